@@ -1,0 +1,29 @@
+/* Chat templates: messages to prompt text. A file's Jinja template is recognised by its marks and one of the
+ * built-in formats is used; an unrecognised one is an error that says how to name a format. */
+#ifndef HEARTH_CORE_MODEL_CHAT_H
+#define HEARTH_CORE_MODEL_CHAT_H
+
+#include "core/base/error.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum ht_chat_format {
+    HT_CHAT_NONE, HT_CHAT_CHATML, HT_CHAT_LLAMA2, HT_CHAT_LLAMA3, HT_CHAT_MISTRAL, HT_CHAT_QWEN,
+} ht_chat_format;
+
+typedef struct ht_chat_message { const char *role, *content; } ht_chat_message; /* system, user, assistant */
+
+/* By name ("chatml", "llama-2", ...), -EINVAL lists the names; by template source, -ENOTSUP. */
+int ht_chat_by_name(const char *name, ht_chat_format *out, ht_error *err);
+int ht_chat_detect(const char *template_source, ht_chat_format *out, ht_error *err);
+const char *ht_chat_name(ht_chat_format format);
+
+/* Writes the prompt (without BOS, which encoding adds) and, if `open_answer`, the opening of the assistant's turn. Appends at most `capacity` bytes, returns the length needed, or an error that
+ * names the role it cannot place. A default system message that a model's template inserts (e.g. SmolLM2's) is
+ * given by `default_system`, or NULL. */
+int64_t ht_chat_render(ht_chat_format format, const char *default_system, const ht_chat_message *messages, int n,
+                       bool open_answer, char *out, int64_t capacity, ht_error *err);
+
+#endif

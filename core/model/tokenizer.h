@@ -1,0 +1,59 @@
+/* Text to token ids and back, exactly as the model's authors' tokenizer does it. */
+#ifndef HEARTH_CORE_MODEL_TOKENIZER_H
+#define HEARTH_CORE_MODEL_TOKENIZER_H
+
+#include "core/model/gguf.h"
+
+typedef struct ht_tokenizer ht_tokenizer;
+
+typedef enum ht_token_kind {
+    HT_TOKEN_NORMAL = 1, HT_TOKEN_UNKNOWN = 2, HT_TOKEN_CONTROL = 3, HT_TOKEN_USER = 4, HT_TOKEN_UNUSED = 5,
+    HT_TOKEN_BYTE = 6,
+} ht_token_kind;
+
+/* From the tokenizer.ggml.* keys. Errors name the key (-ENOTSUP: an unknown model or pre-tokenizer). The
+ * tokenizer keeps nothing of the gguf. */
+int ht_tokenizer_from_gguf(ht_tokenizer **out, const ht_gguf *gguf, ht_error *err);
+void ht_tokenizer_close(ht_tokenizer **t);
+
+enum {
+    HT_ENCODE_BOS = 1,     /* put BOS in front if the model wants one */
+    HT_ENCODE_SPECIAL = 2, /* control tokens spelled out in the text become their ids */
+};
+/* Appends ids of text[0, bytes) to out, at most `capacity`; returns how many the text has (so a result above
+ * capacity means "call again with room"), or a negative error. Invalid UTF-8 never fails: it is encoded by
+ * bytes. Safe to call from several threads at once. */
+int64_t ht_tokenizer_encode(const ht_tokenizer *t, const char *text, size_t bytes, unsigned flags, int32_t *out,
+                            int64_t capacity, ht_error *err);
+
+/* The bytes a token stands for (not NUL-terminated, may be a part of a character); control tokens give their
+ * spelling only with `special`. Returns the length; *bytes borrows from the tokenizer. -EINVAL: no such id. */
+int ht_tokenizer_piece(const ht_tokenizer *t, int32_t id, bool special, const char **bytes);
+
+/* Whole-text decoding, with the leading blank that encoding added taken away. Appends to `out` at most
+ * `capacity` bytes; returns the length needed. */
+int64_t ht_tokenizer_decode(const ht_tokenizer *t, const int32_t *ids, int64_t n, bool special, char *out,
+                            int64_t capacity);
+
+/* Streaming: feeds one token, gives the bytes that now form complete UTF-8; the rest is held until it is
+ * completed, or turns out to be invalid and is given as U+FFFD. */
+typedef struct ht_utf8_stream {
+    uint8_t held[8];
+    int n_held;
+    bool begun;            /* the first piece has been seen (its added blank is dropped) */
+} ht_utf8_stream;
+/* `out` has room for the piece + 16 bytes; returns the length. id < 0 flushes. */
+int ht_tokenizer_stream(const ht_tokenizer *t, ht_utf8_stream *s, int32_t id, char *out, int capacity);
+
+int32_t ht_tokenizer_size(const ht_tokenizer *t);
+ht_token_kind ht_tokenizer_kind(const ht_tokenizer *t, int32_t id);
+int32_t ht_tokenizer_bos(const ht_tokenizer *t);           /* -1: none */
+bool ht_tokenizer_adds_bos(const ht_tokenizer *t);
+/* Ends an answer: EOS, EOT and the end-of-turn tokens of the chat templates. */
+bool ht_tokenizer_is_end(const ht_tokenizer *t, int32_t id);
+/* Id of a token by its exact spelling, or -1. */
+int32_t ht_tokenizer_find(const ht_tokenizer *t, const char *spelling);
+/* The model's chat template source (Jinja), or NULL. */
+const char *ht_tokenizer_chat_template(const ht_tokenizer *t);
+
+#endif

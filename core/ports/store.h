@@ -1,0 +1,126 @@
+/* The store port: where weights and KV pages are. The engine asks for a unit of weights just before it uses it and
+ * gives it back just after; it never holds an address longer. So a unit may lie in RAM for good, arrive in pages
+ * from NVMe, or take turns in a staging ring, and the engine does not know.
+ *
+ * Threads: a store is called by its engine's one thread. What it starts inside is its own affair.
+ */
+#ifndef HEARTH_CORE_PORTS_STORE_H
+#define HEARTH_CORE_PORTS_STORE_H
+
+#include "core/model/model.h"
+#include "core/ports/event.h"
+
+/* ---- weights -------------------------------------------------------------------------------------------- */
+
+/* Rows of a stored matrix: row i is at data + i * row_bytes, in the memory of the backend that the store serves. */
+typedef struct ht_matrix {
+    const void *data;    /* NULL: absent */
+    ht_type type;
+    int64_t rows, cols;  /* cols: the reduction */
+    size_t row_bytes;
+} ht_matrix;
+
+typedef enum ht_unit_kind { HT_UNIT_EMBEDDING, HT_UNIT_ATTENTION, HT_UNIT_FFN, HT_UNIT_OUTPUT } ht_unit_kind;
+
+/* What is acquired at once. Neurons and experts are half-open ranges in the order of the file: a dense layer is
+ * experts [0, 1); the whole FFN is neurons [0, n_ff). The range decides the placement (design D2). */
+typedef struct ht_unit {
+    ht_unit_kind kind;
+    int32_t layer;                        /* ATTENTION and FFN */
+    int32_t expert_begin, expert_end;     /* FFN */
+    int32_t neuron_begin, neuron_end;     /* FFN */
+} ht_unit;
+
+/* Vectors (norm gains, biases) are F32 whatever the file holds; NULL: absent. Letters: docs/notation.md. */
+typedef struct ht_embedding_weights { ht_matrix table; /* (V, d) */ } ht_embedding_weights;
+
+typedef struct ht_attention_weights {
+    const float *norm, *norm_bias;            /* (d) */
+    ht_matrix q, k, v;                        /* (H e, d), (G e, d), (G e, d) */
+    const float *q_bias, *k_bias, *v_bias;
+    const float *q_norm, *k_norm;             /* (e): per-head RMS norm before RoPE (qwen3) */
+    ht_matrix o;                              /* (d, H e) */
+    const float *o_bias;                      /* (d) */
+    const float *rope_freqs;                  /* (dims / 2): divisors of the RoPE frequencies (llama 3.1) */
+} ht_attention_weights;
+
+/* For neurons [nb, ne) of experts [eb, ee); n = ne - nb. Experts follow each other: expert x of a matrix begins at
+ * row (x - eb) * n of gate and up, and at row (x - eb) * d of down. */
+typedef struct ht_ffn_weights {
+    const float *norm, *norm_bias;            /* (d) */
+    ht_matrix router;                         /* (E, d) */
+    ht_matrix gate, up;                       /* (n, d) per expert; gate absent when the FFN is not gated */
+    ht_matrix down;                           /* (d, n) per expert */
+    const float *gate_bias, *up_bias;         /* (n) per expert */
+    const float *down_bias;                   /* (d) per expert */
+} ht_ffn_weights;
+
+typedef struct ht_output_weights {
+    const float *norm, *norm_bias;            /* (d) */
+    ht_matrix head;                           /* (V, d) */
+} ht_output_weights;
+
+typedef struct ht_lease {
+    ht_event ready;   /* the bytes may be read after it, not before; its failure is a failed read */
+    union {
+        ht_embedding_weights embedding;
+        ht_attention_weights attention;
+        ht_ffn_weights ffn;
+        ht_output_weights output;
+    } u;
+    uint64_t private_[2]; /* the store's own */
+} ht_lease;
+
+/* ---- KV ------------------------------------------------------------------------------------------------- */
+
+#define HT_KV_TILE 64 /* tokens in a page, and the fixed tile of attention (design D10) */
+
+/* The layout of one page of one layer, the same on every tier: K rows, then V rows;
+ * each [G][HT_KV_TILE] rows of e elements in the cache type. */
+typedef struct ht_kv_layout {
+    ht_type k_type, v_type;    /* F16, Q8_0 or Q4_0 (F32 in tests) */
+    int32_t n_kv_heads, head_dim;
+    size_t k_row_bytes, v_row_bytes;
+    size_t v_offset;           /* where V begins in a page */
+    size_t page_bytes;
+} ht_kv_layout;
+
+/* A layer's pages, by page id. Only the pages that were asked for may be read. */
+typedef struct ht_kv_lease {
+    ht_event ready;
+    void *const *page;         /* [page id]: address of that page for this layer */
+    uint64_t private_[2];
+} ht_kv_lease;
+
+/* ---- the table ------------------------------------------------------------------------------------------ */
+
+typedef struct ht_store ht_store;
+
+typedef struct ht_store_ops {
+    const char *name;
+    /* The order in which units will be acquired from now on, repeated every pass: a store that streams uses it to
+     * run ahead, others ignore it. NULL allowed. */
+    void (*expect)(ht_store *s, const ht_unit *units, int32_t n);
+    /* Fills *out. 0: `ready` has happened; 1: it will (wait for `ready`); negative: nothing is held. At most
+     * HT_STORE_LEASES leases are held at once; a store must be able to hold that many. */
+    int (*acquire)(ht_store *s, const ht_unit *unit, ht_lease *out, ht_error *err);
+    void (*release)(ht_store *s, ht_lease *lease);
+    /* Pages `ids` of `layer`, for reading and (those in [first_written, n)) writing. Results as acquire. */
+    int (*kv_acquire)(ht_store *s, int32_t layer, const int32_t *ids, int32_t n, int32_t first_written,
+                      ht_kv_lease *out, ht_error *err);
+    void (*kv_release)(ht_store *s, ht_kv_lease *lease);
+    /* Copy page `from` to page `to` in every layer (copy on write). Pages nobody holds. */
+    int (*kv_copy)(ht_store *s, int32_t from, int32_t to, ht_error *err);
+    void (*close)(ht_store *s);
+} ht_store_ops;
+
+#define HT_STORE_LEASES 4
+
+/* Embedded first in every store. */
+struct ht_store {
+    const ht_store_ops *ops;
+    ht_kv_layout kv;
+    int32_t kv_pages;        /* page ids are [0, kv_pages) */
+};
+
+#endif

@@ -1,0 +1,228 @@
+/* hearth: runs language models that are larger than the GPU, and than RAM.
+ *
+ * The public C API. Everything that a front end needs is here and nothing else is exported.
+ *
+ *     hearth_engine *engine;
+ *     hearth_error error = {0};
+ *     if (hearth_engine_open(&engine, &(hearth_options){.model = "model.gguf"}, &error) < 0) die(error.text);
+ *     hearth_session *session;
+ *     hearth_session_open(&session, engine, &(hearth_session_options){0}, &error);
+ *     int64_t n = hearth_encode(hearth_engine_vocab(engine), text, strlen(text), HEARTH_BOS, ids, capacity, &error);
+ *     hearth_session_sync(session, ids, n, &error);            // prefill; reuses what it already has
+ *     while (...) {
+ *         int32_t id = hearth_sample(sampler, session, NULL);
+ *         hearth_session_append(session, id, &error);           // one decode step
+ *     }
+ *
+ * Results: 0 or a positive count on success, a negative errno value on failure; the text in hearth_error names what
+ * was wrong. Handles are opened by x_open(&x, ...) and closed by x_close(&x), which sets them to NULL and accepts
+ * NULL. An engine and its sessions belong to one thread at a time. Option structs are zero-initialised by the caller;
+ * zero means the default everywhere.
+ */
+#ifndef HEARTH_H
+#define HEARTH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define HEARTH_API __attribute__((visibility("default")))
+#else
+#define HEARTH_API
+#endif
+
+#define HEARTH_VERSION "0.1.0"
+
+typedef struct hearth_engine hearth_engine;
+typedef struct hearth_session hearth_session;
+typedef struct hearth_sampler hearth_sampler;
+typedef struct hearth_vocab hearth_vocab;
+
+typedef struct hearth_error {
+    int code;       /* negative errno, 0: none */
+    char text[512]; /* one line */
+} hearth_error;
+
+/* ---- engine --------------------------------------------------------------------------------------------- */
+
+typedef struct hearth_options {
+    const char *model;       /* path of a GGUF file (any part of a split one) */
+    int32_t threads;         /* 0: all cores this process may use */
+    int32_t context;         /* most tokens of a session; 0: the model's own, at most 4096 */
+    int32_t sessions;        /* sessions that exist at once; 0: 1 */
+    int32_t kv_tokens;       /* KV capacity over all sessions; 0: sessions * context */
+    int32_t chunk;           /* most prompt tokens a pass (-ub); 0: 512 */
+    const char *activations; /* "q8" (default) or "f32" */
+    const char *k_type, *v_type; /* KV cache types: "f16" (default), "f32" */
+    const char *isa;         /* highest CPU level to use: "ref", "avx2", "avx512"; NULL: the best there is */
+    const char *load;        /* "auto" (default), "mmap", "read" */
+    const char *device;      /* "none" (default), "cuda", "emu" */
+    bool quiet;              /* no progress bar */
+} hearth_options;
+
+HEARTH_API int hearth_engine_open(hearth_engine **out, const hearth_options *options, hearth_error *error);
+HEARTH_API void hearth_engine_close(hearth_engine **engine);
+
+typedef struct hearth_model_info {
+    const char *name, *architecture;  /* borrowed from the engine */
+    int32_t n_layers, n_embd, n_ff, n_heads, n_kv_heads, head_dim, n_vocab, n_context_train, n_context;
+    uint64_t n_parameters;
+    uint64_t weight_bytes;            /* all weights in the file's types */
+    uint64_t token_bytes;             /* weight bytes read for one generated token (embedding: one row) */
+    const char *isa;                  /* CPU level in use */
+    int32_t threads;
+} hearth_model_info;
+HEARTH_API void hearth_engine_info(const hearth_engine *engine, hearth_model_info *out);
+HEARTH_API const hearth_vocab *hearth_engine_vocab(const hearth_engine *engine);
+
+/* ---- vocabulary ----------------------------------------------------------------------------------------- */
+
+enum { HEARTH_BOS = 1 /* add BOS if the model wants one */, HEARTH_SPECIAL = 2 /* control tokens in the text count */ };
+
+/* A vocabulary alone: a GGUF without weights is enough. */
+HEARTH_API int hearth_vocab_open(hearth_vocab **out, const char *path, hearth_error *error);
+HEARTH_API void hearth_vocab_close(hearth_vocab **vocab);
+/* Appends at most `capacity` ids, returns how many there are, or a negative error. */
+HEARTH_API int64_t hearth_encode(const hearth_vocab *vocab, const char *text, size_t bytes, unsigned flags,
+                                 int32_t *ids, int64_t capacity, hearth_error *error);
+/* Appends at most `capacity` bytes, returns how many there are. */
+HEARTH_API int64_t hearth_decode(const hearth_vocab *vocab, const int32_t *ids, int64_t n, bool special, char *out,
+                                 int64_t capacity);
+HEARTH_API int32_t hearth_vocab_size(const hearth_vocab *vocab);
+HEARTH_API bool hearth_vocab_is_end(const hearth_vocab *vocab, int32_t id);
+
+/* Streaming decode: whole characters only. Zero-initialise; id < 0 flushes. Returns bytes written to out. */
+typedef struct hearth_stream { uint8_t state[16]; } hearth_stream;
+HEARTH_API int hearth_stream_decode(const hearth_vocab *vocab, hearth_stream *stream, int32_t id, char *out,
+                                    int capacity);
+
+/* Chat: messages to prompt text. `format` NULL: by the model's own template. Returns the length needed. */
+typedef struct hearth_message { const char *role, *content; } hearth_message;
+HEARTH_API int64_t hearth_chat_render(const hearth_vocab *vocab, const char *format, const hearth_message *messages,
+                                      int n, bool open_answer, char *out, int64_t capacity, hearth_error *error);
+
+/* ---- sessions ------------------------------------------------------------------------------------------- */
+
+typedef struct hearth_session_options {
+    uint64_t id;        /* the sequence number that random draws use (seed, id, position); 0 is fine */
+    int32_t context;    /* most tokens; 0: the engine's */
+} hearth_session_options;
+
+HEARTH_API int hearth_session_open(hearth_session **out, hearth_engine *engine, const hearth_session_options *options,
+                                   hearth_error *error);
+HEARTH_API void hearth_session_close(hearth_session **session);
+
+/* Make the session's context equal to tokens[0, n), n >= 1: the longest common prefix of what it has is kept as it
+ * was computed (and so are pages that other sessions share, see fork), the rest is computed as prompt. Logits of the
+ * last token are then available. -ENOSPC when n is above the context (the text says both), -ENOMEM when the KV pages
+ * of the engine are used up; the session keeps its old context then. */
+HEARTH_API int hearth_session_sync(hearth_session *session, const int32_t *tokens, int64_t n, hearth_error *error);
+/* The same, giving the logits of every token from `first` on, as they are computed: sink(user, position, logits[V]).
+ * Tokens before `first` may be reused. For evaluation. */
+typedef void hearth_logits_sink(void *user, int64_t position, const float *logits);
+HEARTH_API int hearth_session_score(hearth_session *session, const int32_t *tokens, int64_t n, int64_t first,
+                                    hearth_logits_sink *sink, void *user, hearth_error *error);
+/* One generated token a session: a decode step over several sessions at once. Each sessions[i] is appended tokens[i].
+ * -ENOSPC: a session's context is full: nothing was changed in any. */
+HEARTH_API int hearth_decode_step(hearth_session *const *sessions, const int32_t *tokens, int32_t n,
+                                  hearth_error *error);
+HEARTH_API int hearth_session_append(hearth_session *session, int32_t token, hearth_error *error);
+/* A new session with the same context; KV pages are shared until one of them writes (copy on write). */
+HEARTH_API int hearth_session_fork(hearth_session **out, const hearth_session *session,
+                                   const hearth_session_options *options, hearth_error *error);
+/* Forget tokens from position n on. */
+HEARTH_API int hearth_session_truncate(hearth_session *session, int64_t n, hearth_error *error);
+/* Logits after the last token, [n_vocab]; valid until the session is next changed. NULL when it is empty or just
+ * truncated. */
+HEARTH_API const float *hearth_session_logits(const hearth_session *session);
+HEARTH_API int64_t hearth_session_tokens(const hearth_session *session, const int32_t **tokens);
+/* Any thread or a signal handler: a running sync or score stops after its pass with -ECANCELED; the tokens computed
+ * till then are kept. The flag stays until cleared by the next call with `false`. */
+HEARTH_API void hearth_engine_cancel(hearth_engine *engine, bool cancel);
+
+typedef struct hearth_stats {
+    double load_seconds, prompt_seconds, decode_seconds;
+    int64_t prompt_tokens, reused_tokens, decode_tokens;  /* computed as prompt, taken over, generated */
+    uint64_t load_bytes;
+    uint64_t logits_hash;     /* FNV-1a over the bits of all logits handed out: equal runs have equal hashes */
+} hearth_stats;
+HEARTH_API void hearth_engine_stats(const hearth_engine *engine, hearth_stats *out);
+
+/* ---- sampling ------------------------------------------------------------------------------------------- */
+
+typedef struct hearth_sampler_options {
+    /* Zero-initialised: greedy. Applied in this order; 0 switches a step off unless said. */
+    const struct hearth_logit_bias { int32_t id; float bias; } *logit_bias;
+    int32_t n_logit_bias;
+    float repeat_penalty;      /* 0 or 1: off */
+    float frequency_penalty, presence_penalty;
+    int32_t penalty_last_n;    /* tokens looked back; 0: 64; -1: all */
+    int32_t top_k;
+    float typical_p;           /* 0 or 1: off */
+    float top_p;               /* 0 or 1: off */
+    float min_p;
+    float temperature;         /* 0: greedy */
+    uint64_t seed;
+    int32_t logprobs;          /* top alternatives to report, at most 20 */
+} hearth_sampler_options;
+
+typedef struct hearth_token_logprob { int32_t id; float logprob; } hearth_token_logprob;
+typedef struct hearth_sampled {
+    int32_t id;
+    float logprob;             /* of the model's own distribution, before penalties and temperature */
+    int32_t n_top;
+    hearth_token_logprob top[20];
+} hearth_sampled;
+
+HEARTH_API int hearth_sampler_open(hearth_sampler **out, const hearth_engine *engine,
+                                   const hearth_sampler_options *options, hearth_error *error);
+HEARTH_API void hearth_sampler_close(hearth_sampler **sampler);
+/* Chooses the next token of a session; `detail` may be NULL. Negative: the session has no logits. */
+HEARTH_API int32_t hearth_sample(hearth_sampler *sampler, const hearth_session *session, hearth_sampled *detail);
+
+/* ---- tools ---------------------------------------------------------------------------------------------- */
+
+/* What is in a file, as text lines (or one JSON object) handed to `line`. Works on any well-formed GGUF. */
+typedef void hearth_line_sink(void *user, const char *line);
+HEARTH_API int hearth_inspect(const char *path, bool json, hearth_line_sink *line, void *user, hearth_error *error);
+
+/* Writes a model of any shape with random weights, streamed to disk. */
+typedef struct hearth_synth_options {
+    const char *shape;         /* "7b", "1.1b", "135m", "70b", "tiny", ... (hearth_synth_shapes()); fields below override */
+    int32_t n_layers, n_embd, n_ff, n_heads, n_kv_heads, head_dim, n_vocab, n_context;
+    const char *type;          /* of the matrices: "q4_0", ..., or a mix "q4_k_m" */
+    const char *activation;    /* "silu", "relu" */
+    const char *vocab;         /* GGUF file to take the vocabulary from; NULL: a byte-level one */
+    bool tied;
+    uint64_t seed;
+    bool quiet;
+} hearth_synth_options;
+HEARTH_API int hearth_synth(const char *path, const hearth_synth_options *options, hearth_error *error);
+HEARTH_API const char *hearth_synth_shapes(void);
+
+/* The machine's streaming read in bytes/s with `threads` threads over buffers far larger than the caches: what
+ * decode is measured against. The median of `repeats`. */
+HEARTH_API double hearth_measure_read_bandwidth(int32_t threads, int32_t repeats);
+
+/* One CPU kernel, timed on a working set larger than the caches: bytes/s of weights (columns = 1..8), or
+ * multiply-adds/s (columns > 8). -ENOTSUP: this machine lacks the level. */
+typedef struct hearth_kernel_bench {
+    const char *type, *isa;
+    int32_t threads, columns;
+    int64_t rows, cols;
+    int32_t repeats;
+    double bytes_per_second, macs_per_second; /* out */
+} hearth_kernel_bench;
+HEARTH_API int hearth_bench_kernel(hearth_kernel_bench *bench, hearth_error *error);
+
+HEARTH_API const char *hearth_build_info(void); /* compiler, CUDA or why not, git commit */
+
+#ifdef __cplusplus
+}
+#endif
+#endif
