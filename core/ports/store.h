@@ -85,6 +85,9 @@ typedef struct ht_kv_layout {
     size_t page_bytes;
 } ht_kv_layout;
 
+/* The page layout for a model's shape and cache types. -EINVAL when head_dim does not fit a type's block length. */
+int ht_kv_layout_init(ht_kv_layout *out, const ht_shape *shape, ht_type k_type, ht_type v_type, ht_error *err);
+
 /* A layer's pages, by page id. Only the pages that were asked for may be read. */
 typedef struct ht_kv_lease {
     ht_event ready;

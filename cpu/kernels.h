@@ -1,0 +1,107 @@
+/* The CPU kernels: one table, filled with scalar references and then overridden by what the CPU has. The table is
+ * also the registry of the kernel checker (tests/cpu) and of the kernel bench: both walk it level by level.
+ *
+ * Kernels are pure functions of one thread: they know no pool, allocate nothing, and compute a given output in one
+ * fixed order of sums, whatever rows or columns surround it. Who calls them for which rows is the host backend's
+ * affair (cpu/host.c). Pointers need the alignment of their element type only, unless said. rows, n may be 0; cols
+ * is a multiple of the type's block length.
+ */
+#ifndef HEARTH_CPU_KERNELS_H
+#define HEARTH_CPU_KERNELS_H
+
+#include "core/model/types.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum ht_isa { HT_ISA_REF, HT_ISA_AVX2, HT_ISA_AVX512, HT_ISA_COUNT } ht_isa;
+
+#define HT_DECODE_COLUMNS 8 /* most columns of a decode-class call */
+
+/* Rows of weights against columns of activations.
+ *   y[c * y_stride + r] = sum_k W[r][k] x[c][k]      r < rows, c < n
+ * w: rows of `row_bytes` bytes. x: column c at (char *)x + c * x_bytes; F32 values, or quantised activation rows
+ * (HT_ACT_ROW_BYTES, blocks.h). */
+typedef void ht_dot_fn(float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows, const void *x,
+                       size_t x_bytes, int64_t n, int64_t cols);
+
+/* The block-class product works on activations packed once per pass, and expands weights a few rows at a time into
+ * thread-local scratch. Same y as above. */
+typedef struct ht_matmul {
+    /* Bytes of `n` packed columns, and of one thread's scratch. */
+    size_t (*packed_bytes)(int64_t n, int64_t cols);
+    size_t (*scratch_bytes)(int64_t cols);
+    /* Packs columns [begin, end) of n; x as in ht_dot_fn. Threads pack disjoint ranges; begin is a multiple of
+     * column_tile. */
+    void (*pack)(void *packed, const void *x, size_t x_bytes, int64_t begin, int64_t end, int64_t n, int64_t cols);
+    void (*run)(float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows, const void *packed,
+                int64_t n, int64_t cols, void *scratch);
+    int32_t row_tile, column_tile; /* the sizes it likes its ranges to be multiples of */
+} ht_matmul;
+
+typedef struct ht_kernels {
+    ht_isa isa;
+
+    /* By weight type; NULL for holes. [0]: x quantised to 8 bits; [1]: x in F32. Float weights (F32, F16, BF16) always
+     * take x in F32: both entries are the same. */
+    ht_dot_fn *dot[HT_TYPE_COUNT][2];       /* decode class, n <= HT_DECODE_COLUMNS */
+    ht_matmul matmul[HT_TYPE_COUNT][2];     /* block class */
+
+    /* Dequantise a row (embedding look-up). */
+    void (*expand[HT_TYPE_COUNT])(const void *row, float *out, int64_t cols);
+
+    /* Quantise a row of activations; bit-identical on every level. */
+    void (*act_quantize)(const float *x, void *row, int64_t cols);
+
+    /* y = x * gain / sqrt(mean(x^2) + eps). y may be x. gain NULL: 1. Sum of squares: fixed 16-lane tree. */
+    void (*rms_norm)(float *y, const float *x, const float *gain, float eps, int64_t n);
+    /* y = (x - mean) / sqrt(var + eps) * gain + bias; bias may be NULL. */
+    void (*layer_norm)(float *y, const float *x, const float *gain, const float *bias, float eps, int64_t n);
+
+    /* h = act(g) * u, or act(g) when u is NULL; h may be g. One exp for all of hearth: ht_expf (core/base). */
+    void (*glu_silu)(float *h, const float *g, const float *u, int64_t n);
+    void (*glu_relu)(float *h, const float *g, const float *u, int64_t n);
+    void (*glu_gelu)(float *h, const float *g, const float *u, int64_t n);      /* erf form */
+    void (*glu_gelu_tanh)(float *h, const float *g, const float *u, int64_t n);
+
+    /* Turn one head in place. cos_sin: pairs (cos, sin) for each of dims/2 frequencies. */
+    void (*rope_interleaved)(float *head, const float *cos_sin, int64_t dims);
+    void (*rope_halves)(float *head, const float *cos_sin, int64_t dims);
+
+    /* One KV tile of attention for `m` query rows (heads that share a KV head, or query columns of one head).
+     *   s = scale * q[i] . K[t];  running softmax over t in [first[i], limit[i]):  max[i], sum[i], acc[i][e]
+     * k: [HT_KV_TILE] rows of k_row_bytes; v likewise; q and acc: [m] rows at the strides given (elements). State is
+     * carried over tiles by the caller, beginning with max = -INFINITY, sum = 0, acc = 0; the result is acc / sum.
+     * A row's result does not depend on the other rows. By KV type: F32, F16, Q8_0, Q4_0. */
+    void (*attend[HT_TYPE_COUNT])(const float *q, int64_t q_stride, int32_t m, const void *k, size_t k_row_bytes,
+                                  const void *v, size_t v_row_bytes, int32_t head_dim, float scale,
+                                  const int32_t *first, const int32_t *limit, float *max, float *sum, float *acc,
+                                  int64_t acc_stride);
+    /* Store one row of K or V in the cache type. */
+    void (*kv_store[HT_TYPE_COUNT])(const float *in, void *row, int64_t n);
+} ht_kernels;
+
+/* The highest level that this CPU and its operating system support. */
+ht_isa ht_isa_detect(void);
+const char *ht_isa_name(ht_isa isa);
+/* false: no such name. */
+bool ht_isa_by_name(const char *name, ht_isa *out);
+
+/* The table at a level: references first, then each level up to `isa` overrides. Never above ht_isa_detect(). */
+void ht_kernels_init(ht_kernels *k, ht_isa isa);
+
+/* Fillers, called in order of levels. Each file of a level is compiled with that level's flags, and only called
+ * after the CPU was asked. By family: dot_* (matrix kernels, expand, act_quantize), row_* (norms, activations, RoPE,
+ * KV rows), attend_* (attention). */
+void ht_kernels_dot_ref(ht_kernels *k);
+void ht_kernels_dot_avx2(ht_kernels *k);
+void ht_kernels_dot_avx512(ht_kernels *k);
+void ht_kernels_row_ref(ht_kernels *k);
+void ht_kernels_row_avx2(ht_kernels *k);
+void ht_kernels_row_avx512(ht_kernels *k);
+void ht_kernels_attend_ref(ht_kernels *k);
+void ht_kernels_attend_avx2(ht_kernels *k);
+void ht_kernels_attend_avx512(ht_kernels *k);
+
+#endif
