@@ -120,8 +120,13 @@ HEARTH_API void hearth_session_close(hearth_session **session);
 /* Make the session's context equal to tokens[0, n), n >= 1: the longest common prefix of what it has is kept as it
  * was computed (and so are pages that other sessions share, see fork), the rest is computed as prompt. Logits of the
  * last token are then available. -ENOSPC when n is above the context (the text says both), -ENOMEM when the KV pages
- * of the engine are used up; the session keeps its old context then. */
+ * of the engine are used up, -EINVAL for a token that is none: the session keeps its old context then. After another
+ * failure (a read error, -ECANCELED) it keeps the common prefix and what complete passes have computed. */
 HEARTH_API int hearth_session_sync(hearth_session *session, const int32_t *tokens, int64_t n, hearth_error *error);
+/* The same for several sessions at once (each at most once), their prompts packed into common passes. Bits are the
+ * same as one after the other. */
+typedef struct hearth_prompt { hearth_session *session; const int32_t *tokens; int64_t n; } hearth_prompt;
+HEARTH_API int hearth_sync_many(const hearth_prompt *prompts, int32_t n, hearth_error *error);
 /* The same, giving the logits of every token from `first` on, as they are computed: sink(user, position, logits[V]).
  * Tokens before `first` may be reused. For evaluation. */
 typedef void hearth_logits_sink(void *user, int64_t position, const float *logits);
@@ -141,8 +146,8 @@ HEARTH_API int hearth_session_truncate(hearth_session *session, int64_t n, heart
  * truncated. */
 HEARTH_API const float *hearth_session_logits(const hearth_session *session);
 HEARTH_API int64_t hearth_session_tokens(const hearth_session *session, const int32_t **tokens);
-/* Any thread or a signal handler: a running sync or score stops after its pass with -ECANCELED; the tokens computed
- * till then are kept. The flag stays until cleared by the next call with `false`. */
+/* Any thread or a signal handler: a running sync, score or decode step stops before its next layer with -ECANCELED;
+ * what complete passes have computed is kept. The flag stays until cleared by the next call with `false`. */
 HEARTH_API void hearth_engine_cancel(hearth_engine *engine, bool cancel);
 
 typedef struct hearth_stats {
@@ -166,7 +171,7 @@ typedef struct hearth_sampler_options {
     float typical_p;           /* 0 or 1: off */
     float top_p;               /* 0 or 1: off */
     float min_p;
-    float temperature;         /* 0: greedy */
+    float temperature;         /* 0: greedy, the highest logit after bias and penalties */
     uint64_t seed;
     int32_t logprobs;          /* top alternatives to report, at most 20 */
 } hearth_sampler_options;
@@ -182,8 +187,64 @@ typedef struct hearth_sampled {
 HEARTH_API int hearth_sampler_open(hearth_sampler **out, const hearth_engine *engine,
                                    const hearth_sampler_options *options, hearth_error *error);
 HEARTH_API void hearth_sampler_close(hearth_sampler **sampler);
-/* Chooses the next token of a session; `detail` may be NULL. Negative: the session has no logits. */
+/* Chooses the next token of a session; `detail` may be NULL. -ENODATA: the session has no logits;
+ * -ERANGE: none of them is a number. */
 HEARTH_API int32_t hearth_sample(hearth_sampler *sampler, const hearth_session *session, hearth_sampled *detail);
+
+/* ---- generated text ------------------------------------------------------------------------------------- */
+
+/* Token ids to text: whole characters only, and ending before the first stop string, which may lie across tokens.
+ * What may yet turn out to be the beginning of a stop string is held back until that is decided. */
+typedef struct hearth_text hearth_text;
+typedef struct hearth_text_options {
+    const char *const *stop;   /* copied; none may be empty */
+    int32_t n_stop;
+    bool special;              /* control tokens are spelled out */
+    bool continues;            /* the text goes on from a prompt: a blank in front of the first word is kept */
+} hearth_text_options;
+HEARTH_API int hearth_text_open(hearth_text **out, const hearth_vocab *vocab, const hearth_text_options *options,
+                                hearth_error *error);
+HEARTH_API void hearth_text_close(hearth_text **text);
+/* Feeds one token, or the end (id < 0: held text is given). text[0, *bytes) is what is now certain, valid until the
+ * next call, not NUL-terminated. Returns 1 when a stop string is complete (and for every call after that, with no
+ * bytes), else 0. */
+HEARTH_API int hearth_text_feed(hearth_text *text, int32_t id, const char **out, size_t *bytes);
+HEARTH_API int32_t hearth_text_stop(const hearth_text *text); /* index of the stop string found, or -1 */
+HEARTH_API void hearth_text_reset(hearth_text *text);
+
+/* Generates from where the session is (it must have logits: sync it first) until something ends it. The session then
+ * holds all generated tokens but the last one, which needs no computing; a later sync takes what it can use. */
+typedef enum hearth_finish {
+    HEARTH_FINISH_END = 1,     /* the model ended its answer */
+    HEARTH_FINISH_STOP,        /* a stop string */
+    HEARTH_FINISH_LENGTH,      /* max_tokens */
+    HEARTH_FINISH_CONTEXT,     /* the session's context is full */
+    HEARTH_FINISH_SINK,        /* the sink said so */
+    HEARTH_FINISH_CANCELED,    /* hearth_engine_cancel */
+} hearth_finish;
+
+/* Called once a generated token, and once more at the end (token.id = -1) if held text is left. Text lags behind ids:
+ * bytes may be 0. Return false to end. */
+typedef bool hearth_generate_sink(void *user, const hearth_sampled *token, const char *text, size_t bytes);
+
+typedef struct hearth_generate_options {
+    hearth_text_options text;
+    int32_t max_tokens;        /* 0: until the context is full */
+    bool ignore_end;           /* go on after an end token */
+    bool logprobs;             /* fill in logprob and top of the sampled tokens; else only id */
+    hearth_generate_sink *sink; /* may be NULL */
+    void *user;
+} hearth_generate_options;
+
+typedef struct hearth_generated {
+    hearth_finish finish;
+    int32_t n_tokens;          /* generated ones, an end token included */
+    int32_t stop;              /* index of the stop string, or -1 */
+} hearth_generated;
+
+/* 0, or a negative error: then *out counts what was generated till then, finish is 0, and the held text is lost. */
+HEARTH_API int hearth_generate(hearth_session *session, hearth_sampler *sampler,
+                               const hearth_generate_options *options, hearth_generated *out, hearth_error *error);
 
 /* ---- tools ---------------------------------------------------------------------------------------------- */
 
