@@ -1,0 +1,222 @@
+/* Loading weights: see load.h.
+ *
+ * Reading into anonymous huge pages beats a mapping three ways: streaming reads of the weights run faster on 2 MiB
+ * pages, the kernel may not evict them when they are idle, and O_DIRECT reaches the drive's own speed, which page
+ * faults never do.
+ */
+#include "offload/load.h"
+
+#include "core/base/arith.h"
+#include "core/base/log.h"
+#include "core/base/memory.h"
+#include "core/base/progress.h"
+#include "offload/reader.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+enum {
+    REQUEST_BYTES = 4 << 20, /* one request of this size saturates most drives; more cover the gaps between them */
+    QUEUE_DEPTH = 8,
+    DIRECT_ALIGN = 4096,
+};
+
+static void span_of_file(const ht_tensor_dir *dir, int32_t file, uint64_t *begin, uint64_t *end)
+{
+    *begin = UINT64_MAX;
+    *end = 0;
+    for (int32_t i = 0; i < dir->n_tensors; i++) {
+        const ht_tensor_info *t = &dir->tensors[i];
+        if (t->file != file) continue;
+        if (t->offset < *begin) *begin = t->offset;
+        if (t->offset + t->bytes > *end) *end = t->offset + t->bytes;
+    }
+    if (*end == 0) *begin = 0;
+    *begin &= ~(uint64_t)(DIRECT_ALIGN - 1);
+}
+
+/* The tensor that holds byte `at` of a file, to name it in an error. */
+static const char *tensor_at(const ht_tensor_dir *dir, int32_t file, uint64_t at)
+{
+    for (int32_t i = 0; i < dir->n_tensors; i++) {
+        const ht_tensor_info *t = &dir->tensors[i];
+        if (t->file == file && at < t->offset + t->bytes && at + REQUEST_BYTES > t->offset) return t->name;
+    }
+    return "padding";
+}
+
+/* Memory that could be taken without pushing others out, in bytes; 0 when the system does not say. */
+static uint64_t memory_available(void)
+{
+    FILE *f = fopen("/proc/meminfo", "re");
+    if (!f) return 0;
+    char line[128];
+    unsigned long long kib = 0;
+    while (fgets(line, sizeof line, f))
+        if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1) break;
+    fclose(f);
+    return (uint64_t)kib << 10;
+}
+
+/* Whether most of a span lies in the page cache: by sampling, a cached file is copied faster than it is read. */
+static bool is_cached(const ht_file *file, uint64_t begin, uint64_t end)
+{
+    enum { SAMPLES = 64 };
+    long page = sysconf(_SC_PAGESIZE);
+    int hits = 0;
+    for (int i = 0; i < SAMPLES; i++) {
+        unsigned char resident = 0;
+        uint64_t at = begin + (end - begin) / SAMPLES * (uint64_t)i;
+        at &= ~((uint64_t)page - 1);
+        if (mincore((void *)(file->data + at), 1, &resident) == 0) hits += resident & 1;
+    }
+    return hits > SAMPLES * 3 / 4;
+}
+
+typedef struct job {
+    const ht_tensor_dir *dir;
+    int32_t file;
+    uint64_t begin, end;      /* of the file */
+    uint8_t *dst;             /* byte `begin` */
+    ht_progress *progress;
+    uint64_t done_before;     /* bytes of earlier files */
+} job;
+
+static int check_read(const job *j, const ht_read *read, ht_error *err)
+{
+    uint64_t need = ht_min_i64((int64_t)(read->offset + read->bytes), (int64_t)j->end) - read->offset;
+    if (read->result >= 0 && (uint64_t)read->result >= need) return 0;
+    const char *path = j->dir->files[j->file].path, *tensor = tensor_at(j->dir, j->file, read->offset);
+    if (read->result < 0)
+        return ht_fail(err, (int)read->result, "%s: reading %s at byte %llu: %s", path, tensor,
+                       (unsigned long long)read->offset, strerror((int)-read->result));
+    return ht_fail(err, -EIO, "%s: the file ended at byte %llu while reading %s", path,
+                   (unsigned long long)(read->offset + (uint64_t)read->result), tensor);
+}
+
+/* Queues the piece at *at and moves on. Pieces end at the span's end, rounded up for O_DIRECT: the buffer has room. */
+static int queue_piece(const job *j, ht_reader *reader, ht_read *read, int fd, uint64_t *at, ht_error *err)
+{
+    size_t bytes = ht_align_up((size_t)ht_min_i64(REQUEST_BYTES, (int64_t)(j->end - *at)), DIRECT_ALIGN);
+    *read = (ht_read){.fd = fd, .offset = *at, .bytes = bytes, .dst = j->dst + (*at - j->begin)};
+    int code = ht_reader_submit(reader, read);
+    if (code < 0)
+        return ht_fail(err, code, "%s: cannot queue a read: %s", j->dir->files[j->file].path, strerror(-code));
+    *at += bytes;
+    return 0;
+}
+
+/* Keeps QUEUE_DEPTH requests in flight over [begin, end). After a failure nothing new is queued, and what is in
+ * flight is waited for. */
+static int read_span(const job *j, int fd, ht_error *err)
+{
+    ht_reader *reader = NULL;
+    int result = ht_reader_open(&reader, QUEUE_DEPTH, true, err);
+    if (result < 0) return result;
+    ht_read reads[QUEUE_DEPTH], *idle[QUEUE_DEPTH];
+    int n_idle = 0;
+    while (n_idle < QUEUE_DEPTH) idle[n_idle] = &reads[n_idle], n_idle++;
+    uint64_t at = j->begin, done = j->done_before;
+    for (;;) {
+        while (result >= 0 && n_idle > 0 && at < j->end) result = queue_piece(j, reader, idle[--n_idle], fd, &at, err);
+        ht_read *read = ht_reader_wait(reader);
+        if (!read) break;
+        if (result >= 0) result = check_read(j, read, err);
+        done += read->bytes;
+        ht_progress_update(j->progress, done);
+        idle[n_idle++] = read;
+    }
+    ht_reader_close(&reader);
+    return result;
+}
+
+/* The file's bytes through O_DIRECT, or through the page cache when they are there already, or when the file system
+ * has no O_DIRECT (tmpfs), or when a direct read is refused halfway. */
+static int read_file(const job *j, const char **how, ht_error *err)
+{
+    const ht_file *file = &j->dir->files[j->file];
+    if (!is_cached(file, j->begin, j->end)) {
+        int fd = open(file->path, O_RDONLY | O_CLOEXEC | O_DIRECT);
+        if (fd >= 0) {
+            ht_error refused = {0};
+            int result = read_span(j, fd, &refused);
+            close(fd);
+            *how = "direct reads";
+            if (result >= 0) return result;
+            if (refused.code != -EINVAL) {
+                if (err) *err = refused;
+                return result;
+            }
+        }
+    }
+    *how = "buffered reads";
+    return read_span(j, file->fd, err);
+}
+
+static int load_file(ht_loaded *out, job *j, ht_load_mode mode, const char **how, ht_error *err)
+{
+    const ht_file *file = &j->dir->files[j->file];
+    ht_span *span = &out->spans[j->file];
+    *span = (ht_span){.begin = j->begin, .bytes = j->end - j->begin};
+    if (mode == HT_LOAD_MMAP) {
+        span->data = file->data + j->begin;
+        madvise((void *)span->data, span->bytes, MADV_WILLNEED); /* j->begin is a multiple of the page size */
+        *how = "mapped";
+        return 0;
+    }
+    span->page_bytes = ht_align_up(span->bytes, DIRECT_ALIGN);
+    span->pages = ht_alloc_pages(span->page_bytes);
+    if (!span->pages)
+        return ht_fail(err, -ENOMEM, "%s: no memory for %.2f GiB of weights", file->path,
+                       (double)span->bytes / (1 << 30));
+    span->data = span->pages;
+    j->dst = span->pages;
+    return read_file(j, how, err);
+}
+
+int ht_load(ht_loaded *out, const ht_tensor_dir *dir, ht_load_mode mode, bool quiet, ht_load_stats *stats, ht_error *err)
+{
+    double started = ht_now();
+    *out = (ht_loaded){0};
+    *stats = (ht_load_stats){.how = "nothing"};
+    out->spans = ht_calloc((size_t)dir->n_files, sizeof *out->spans);
+    if (!out->spans) return ht_fail(err, -ENOMEM, "out of memory loading %s", dir->files[0].path);
+    out->n_spans = dir->n_files;
+
+    for (int32_t i = 0; i < dir->n_files; i++) {
+        uint64_t begin, end;
+        span_of_file(dir, i, &begin, &end);
+        stats->bytes += end - begin;
+    }
+    uint64_t available = memory_available();
+    if (mode == HT_LOAD_AUTO && available && stats->bytes > available - available / 16) {
+        ht_log(HT_LOG_WARN, "%.1f GiB of weights, but %.1f GiB of memory are free: mapping the file instead of reading it",
+               (double)stats->bytes / (1 << 30), (double)available / (1 << 30));
+        mode = HT_LOAD_MMAP;
+    }
+
+    ht_progress progress = {0};
+    if (!quiet) ht_progress_begin(&progress, "loading", stats->bytes);
+    int result = 0;
+    uint64_t done = 0;
+    for (int32_t i = 0; i < dir->n_files && result >= 0; i++) {
+        job j = {.dir = dir, .file = i, .progress = &progress, .done_before = done};
+        span_of_file(dir, i, &j.begin, &j.end);
+        if (j.end > j.begin) result = load_file(out, &j, mode, &stats->how, err);
+        done += j.end - j.begin;
+    }
+    if (!quiet) ht_progress_end(&progress);
+    stats->seconds = ht_now() - started;
+    if (result < 0) ht_unload(out);
+    return result;
+}
+
+void ht_unload(ht_loaded *loaded)
+{
+    for (int32_t i = 0; i < loaded->n_spans; i++) ht_free_pages(loaded->spans[i].pages, loaded->spans[i].page_bytes);
+    ht_free(loaded->spans);
+    *loaded = (ht_loaded){0};
+}
