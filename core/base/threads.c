@@ -1,0 +1,273 @@
+/* The worker pool.
+ *
+ * A job is a count of chunks not yet taken (`left`) and a count of chunks not yet finished (`unfinished`). Whoever
+ * takes `left` down from a positive value owns that chunk. The caller works too, and returns when `unfinished` is 0:
+ * it waits for chunks, never for workers, so a worker that the system has put to sleep or that a busy neighbour has
+ * pushed off its core delays nobody - unless it holds a chunk, and chunks are small.
+ *
+ * Why a late worker is harmless: it may look at `left` at any time. If its decrement gives a chunk, that chunk
+ * belongs to the job now published, which can't end (nor its fields be rewritten) before this very worker reports it
+ * finished. If it doesn't, nothing was promised; the next job sets `left` anew.
+ */
+#include "core/base/threads.h"
+
+#include "core/base/memory.h"
+#include "core/base/random.h"
+#include "core/base/topology.h"
+
+#include <linux/futex.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum {
+    MAX_THREADS = 1024,
+    CACHE_LINE = 64,
+    DEFAULT_SPIN_US = 100, /* see spin_until */
+    PAUSES_PER_LOOK_AT_CLOCK = 64,
+};
+
+typedef struct worker {
+    ht_pool *pool;
+    pthread_t handle;
+    int index;
+    int cpu; /* pinned there; -1: free */
+} worker;
+
+struct ht_pool {
+    /* Written by the caller before it publishes a job, read by owners of its chunks. */
+    ht_range_fn *fn;
+    void *context;
+    int64_t n, chunk, chunks;
+
+    _Alignas(CACHE_LINE) _Atomic int64_t left;       /* chunks to take; positive: there is work */
+    _Alignas(CACHE_LINE) _Atomic int64_t unfinished; /* chunks to finish */
+    _Alignas(CACHE_LINE) _Atomic uint32_t epoch;     /* futex: counts jobs; workers wait for it to move */
+    _Atomic uint32_t sleepers;                       /* workers that are in, or about to enter, the futex */
+    _Atomic uint32_t caller_waits;                   /* futex: 1 while the caller sleeps */
+    _Atomic bool closing;
+
+    _Alignas(CACHE_LINE) int threads; /* workers including the caller; fixed after open */
+    int started;                      /* threads created, for close after a failed open */
+    double spin;                      /* seconds */
+    uint32_t jitter;
+    worker *workers; /* owned, [threads]; 0 is the caller and has no thread */
+    bool restore;    /* the caller was pinned: give it back its mask */
+    pid_t caller;
+    cpu_set_t caller_mask;
+};
+
+static void futex_wait(_Atomic uint32_t *word, uint32_t while_value)
+{
+    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, while_value, NULL, NULL, 0);
+}
+
+static void futex_wake(_Atomic uint32_t *word, int how_many)
+{
+    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, how_many, NULL, NULL, 0);
+}
+
+static inline void cpu_pause(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+/* Random delays before a chunk, for tests: mostly none, often a few microseconds, sometimes the core is given up. */
+static void jitter(const ht_pool *pool, int64_t chunk, int thread)
+{
+    double u = ht_random_uniform(pool->jitter, (uint64_t)thread, (uint64_t)chunk, atomic_load(&pool->epoch));
+    if (u < 0.5) return;
+    if (u > 0.98) {
+        usleep((useconds_t)(200 * u));
+    } else if (u > 0.9) {
+        sched_yield();
+    } else {
+        double end = ht_now() + 20e-6 * (u - 0.5);
+        while (ht_now() < end) cpu_pause();
+    }
+}
+
+/* Take and run chunks until there are none; report them. */
+static void work(ht_pool *pool, int thread)
+{
+    int64_t done = 0, left;
+    /* Acquire: the job's fields were written before `left`. The load keeps idle workers from bouncing the line. */
+    while (atomic_load_explicit(&pool->left, memory_order_acquire) > 0 &&
+           (left = atomic_fetch_sub_explicit(&pool->left, 1, memory_order_acquire)) > 0) {
+        int64_t index = pool->chunks - left, begin = index * pool->chunk;
+        int64_t end = pool->n - begin < pool->chunk ? pool->n : begin + pool->chunk;
+        if (pool->jitter) jitter(pool, index, thread);
+        pool->fn(pool->context, begin, end, thread);
+        done++;
+    }
+    if (done == 0) return;
+    /* Release: what the chunks wrote is visible to the caller. Sequentially consistent with caller_waits: either the
+     * caller sees 0 here, or we see that it waits. */
+    if (atomic_fetch_sub(&pool->unfinished, done) == done && thread != 0 && atomic_exchange(&pool->caller_waits, 0)) {
+        futex_wake(&pool->caller_waits, 1);
+    }
+}
+
+/* Waits until `ready` or until the spin time is over.
+ *
+ * Spinning for about as long as a sleep and a wake-up cost is never worse than twice the best; between two jobs of a
+ * layer there are a few microseconds, between two tokens some tens, so the default keeps workers awake within a
+ * token and lets them sleep when the program waits for people. */
+#define spin_until(pool, ready)                                                                                        \
+    do {                                                                                                               \
+        double end_ = 0;                                                                                               \
+        for (uint32_t i_ = 1; !(ready); i_++) {                                                                        \
+            cpu_pause();                                                                                               \
+            if (i_ % PAUSES_PER_LOOK_AT_CLOCK) continue;                                                               \
+            double now_ = ht_now();                                                                                    \
+            if (end_ == 0) end_ = now_ + (pool)->spin;                                                                 \
+            if (now_ >= end_) break;                                                                                   \
+        }                                                                                                              \
+    } while (0)
+
+static void *worker_main(void *argument)
+{
+    worker *w = argument;
+    ht_pool *pool = w->pool;
+    uint32_t seen = 0;
+    while (!atomic_load_explicit(&pool->closing, memory_order_acquire)) {
+        spin_until(pool, atomic_load_explicit(&pool->epoch, memory_order_acquire) != seen);
+        if (atomic_load_explicit(&pool->epoch, memory_order_acquire) == seen) {
+            /* Sequentially consistent with the caller's "epoch, then sleepers": one of us sees the other. */
+            atomic_fetch_add(&pool->sleepers, 1);
+            while (atomic_load(&pool->epoch) == seen) futex_wait(&pool->epoch, seen);
+            atomic_fetch_sub(&pool->sleepers, 1);
+        }
+        seen = atomic_load_explicit(&pool->epoch, memory_order_acquire);
+        work(pool, w->index);
+    }
+    return NULL;
+}
+
+static void wake_workers(ht_pool *pool, int64_t at_most)
+{
+    atomic_fetch_add(&pool->epoch, 1);
+    uint32_t sleepers = atomic_load(&pool->sleepers);
+    if (sleepers > 0) futex_wake(&pool->epoch, at_most < sleepers ? (int)at_most : (int)sleepers);
+}
+
+void ht_pool_for(ht_pool *pool, int64_t n, int64_t chunk, ht_range_fn *fn, void *context)
+{
+    if (n <= 0) return;
+    if (chunk < 1) chunk = 1;
+    if (pool->threads == 1 || n <= chunk) {
+        fn(context, 0, n, 0);
+        return;
+    }
+    pool->fn = fn;
+    pool->context = context;
+    pool->n = n;
+    pool->chunk = chunk;
+    pool->chunks = n / chunk + (n % chunk != 0);
+    atomic_store_explicit(&pool->unfinished, pool->chunks, memory_order_relaxed);
+    atomic_store_explicit(&pool->left, pool->chunks, memory_order_release); /* from here on chunks are taken */
+    wake_workers(pool, pool->chunks - 1);
+    work(pool, 0);
+    while (atomic_load_explicit(&pool->unfinished, memory_order_acquire) != 0) {
+        spin_until(pool, atomic_load_explicit(&pool->unfinished, memory_order_acquire) == 0);
+        if (atomic_load_explicit(&pool->unfinished, memory_order_acquire) == 0) break;
+        /* A worker lost its core with a chunk in hand. Sleeping may give it ours. */
+        atomic_store(&pool->caller_waits, 1);
+        if (atomic_load(&pool->unfinished) != 0) futex_wait(&pool->caller_waits, 1);
+    }
+    atomic_store_explicit(&pool->caller_waits, 0, memory_order_relaxed);
+}
+
+int ht_pool_threads(const ht_pool *pool)
+{
+    return pool->threads;
+}
+
+static void pin(pid_t thread, int cpu)
+{
+    cpu_set_t set;
+    if (cpu < 0) return;
+    CPU_ZERO(&set);
+    CPU_SET(cpu, &set);
+    sched_setaffinity(thread, sizeof set, &set); /* refused: it runs unpinned */
+}
+
+static void *pinned_worker_main(void *argument)
+{
+    pin(0, ((worker *)argument)->cpu);
+    return worker_main(argument);
+}
+
+/* Gives every worker a core; with more workers than cores nobody is pinned, for two on a core would wait in turn. */
+static int assign_cores(ht_pool *pool, ht_error *err)
+{
+    int *cpus = ht_calloc(CPU_SETSIZE, sizeof *cpus);
+    if (!cpus) return ht_fail(err, -ENOMEM, "thread pool: out of memory");
+    int cores = ht_cpu_order(cpus, CPU_SETSIZE);
+    if (pool->threads <= cores) {
+        for (int i = 0; i < pool->threads; i++) pool->workers[i].cpu = cpus[i];
+        pool->caller = gettid();
+        pool->restore = sched_getaffinity(0, sizeof pool->caller_mask, &pool->caller_mask) == 0;
+        pin(0, cpus[0]);
+    }
+    ht_free(cpus);
+    return 0;
+}
+
+int ht_pool_open(ht_pool **out, const ht_pool_options *options, ht_error *err)
+{
+    *out = NULL;
+    ht_pool_options o = options ? *options : (ht_pool_options){0};
+    if (o.threads < 0 || o.threads > MAX_THREADS) {
+        return ht_fail(err, -EINVAL, "thread pool: %d threads; 0 to %d are possible", o.threads, MAX_THREADS);
+    }
+    int rc, allowed = ht_cpu_allowed();
+    ht_pool *pool = ht_alloc_aligned(sizeof *pool, CACHE_LINE);
+    if (!pool) return ht_fail(err, -ENOMEM, "thread pool: out of memory");
+    memset(pool, 0, sizeof *pool);
+    pool->threads = o.threads ? o.threads : allowed < MAX_THREADS ? allowed : MAX_THREADS;
+    pool->started = 1;
+    /* With more workers than cores, who spins keeps off somebody who has work. */
+    pool->spin = pool->threads > allowed ? 0 : 1e-6 * (o.spin_us > 0 ? o.spin_us : DEFAULT_SPIN_US);
+    pool->jitter = o.jitter;
+    pool->workers = ht_calloc((size_t)pool->threads, sizeof *pool->workers);
+    if (!pool->workers) {
+        rc = ht_fail(err, -ENOMEM, "thread pool: out of memory");
+        goto fail;
+    }
+    for (int i = 0; i < pool->threads; i++) pool->workers[i] = (worker){.pool = pool, .index = i, .cpu = -1};
+    if (o.pin && (rc = assign_cores(pool, err)) < 0) goto fail;
+    for (; pool->started < pool->threads; pool->started++) {
+        worker *w = &pool->workers[pool->started];
+        rc = pthread_create(&w->handle, NULL, pinned_worker_main, w);
+        if (rc != 0) {
+            rc = ht_fail(err, -rc, "thread pool: cannot start thread %d of %d: %s", pool->started + 1, pool->threads, strerror(rc));
+            goto fail;
+        }
+    }
+    *out = pool;
+    return 0;
+fail:
+    ht_pool_close(&pool);
+    return rc;
+}
+
+void ht_pool_close(ht_pool **ppool)
+{
+    ht_pool *pool = *ppool;
+    if (!pool) return;
+    *ppool = NULL;
+    atomic_store_explicit(&pool->closing, true, memory_order_release);
+    wake_workers(pool, pool->threads);
+    for (int i = 1; i < pool->started; i++) pthread_join(pool->workers[i].handle, NULL);
+    if (pool->restore) sched_setaffinity(pool->caller, sizeof pool->caller_mask, &pool->caller_mask);
+    ht_free(pool->workers);
+    ht_free(pool);
+}
