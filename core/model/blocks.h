@@ -82,9 +82,11 @@ HT_ASSERT_SIZE(ht_block_iq4_xs, 136);
  * (design D10). Planar: `cols` int8 quants, then for each block of 32 its scale d = amax / 127 (F32) and the sum
  * d * sum(q) (F32; what the types with a minimum need). cols is padded to a multiple of 32 with zeros.
  *
- *   x[i] ~= d[i / 32] * q[i],   q = round-to-nearest-even(x * (127 / amax)), d = 0 and q = 0 where amax == 0
+ *   x[i] ~= d[i / 32] * q[i],   q = round-to-nearest-even(x * (127 / amax))
  *
+ * A block with amax < HT_ACT_TINY counts as zero: d = 0 and q = 0 (127 / amax must not overflow).
  * Bytes of a row: cols + 8 * (cols / 32). The three parts are found by the helpers below. */
+#define HT_ACT_TINY 1e-30f
 #define HT_ACT_ROW_BYTES(cols) ((uint64_t)(cols) + 8u * ((uint64_t)(cols) / HT_QK))
 static inline const int8_t *ht_act_quants(const void *row) { return (const int8_t *)row; }
 static inline const float *ht_act_scales(const void *row, int64_t cols)
