@@ -32,13 +32,18 @@ int ht_error_prefix(ht_error *err, const char *format, ...)
 {
     if (!err) return -EIO; /* nobody records: callers that need the code kept it */
     char was[sizeof err->text];
+    size_t room = sizeof err->text - 1, n, rest;
     memcpy(was, err->text, sizeof was);
     va_list args;
     va_start(args, format);
-    int n = vsnprintf(err->text, sizeof err->text, format, args);
+    vsnprintf(err->text, sizeof err->text - 2, format, args); /* leaves room for the colon and the blank */
     va_end(args);
-    if (n < 0) n = 0;
-    if ((size_t)n < sizeof err->text) snprintf(err->text + n, sizeof err->text - (size_t)n, ": %s", was);
+    n = strlen(err->text);
+    err->text[n++] = ':';
+    err->text[n++] = ' ';
+    rest = strlen(was) < room - n ? strlen(was) : room - n;
+    memcpy(err->text + n, was, rest);
+    err->text[n + rest] = '\0';
     keep_one_line(err->text);
     return err->code;
 }
