@@ -1,0 +1,287 @@
+/* The forward pass, layer by layer. */
+#include "core/engine/forward.h"
+
+#include "core/base/arith.h"
+#include "core/base/memory.h"
+
+#include <math.h>
+#include <string.h>
+
+/* ---- open and close ------------------------------------------------------------------------------------- */
+
+static int alloc_columns(ht_forward *f, float **out, int64_t columns, int64_t width, ht_error *err)
+{
+    int64_t n;
+    size_t bytes;
+
+    if (!ht_mul_i64(columns, width, &n) || !ht_mul_size((size_t)n, sizeof(float), &bytes))
+        return ht_fail(err, -ENOMEM, "a buffer of %lld columns of %lld is too large", (long long)columns,
+                       (long long)width);
+    void *p = NULL;
+    int r = f->backend->ops->alloc(f->backend, bytes, &p, err);
+    *out = p;
+    return r;
+}
+
+static int alloc_buffers(ht_forward *f, ht_error *err)
+{
+    const ht_ops_limits *lim = &f->backend->limits;
+    const ht_shape *s = &lim->shape;
+    int64_t n = lim->columns, m = f->logit_columns, he = (int64_t)s->n_heads * s->head_dim,
+            ge = (int64_t)s->n_kv_heads * s->head_dim;
+    const struct { float **p; int64_t columns, width; } want[] = {
+        {&f->x, n, s->n_embd}, {&f->q, n, he},           {&f->k, n, ge},           {&f->v, n, ge},
+        {&f->mixed, n, he},    {&f->hidden, n, s->n_ff}, {&f->chosen, m, s->n_embd}, {&f->logits, m, s->n_vocab},
+    };
+    for (size_t i = 0; i < sizeof(want) / sizeof(want[0]); i++) {
+        int r = alloc_columns(f, want[i].p, want[i].columns, want[i].width, err);
+        if (r < 0) return r;
+    }
+    f->units = ht_calloc((size_t)f->n_units, sizeof(*f->units));
+    f->page_ids = ht_alloc((size_t)f->store->kv_pages, sizeof(*f->page_ids));
+    f->page_use = ht_calloc((size_t)f->store->kv_pages, sizeof(*f->page_use));
+    size_t values;
+    if (!ht_mul_size((size_t)m, (size_t)s->n_vocab, &values) || !f->units || !f->page_ids || !f->page_use ||
+        !(f->host_logits = ht_alloc(values, sizeof(float))))
+        return ht_fail(err, -ENOMEM, "out of memory for the buffers of the forward pass");
+    return 0;
+}
+
+static void list_units(ht_forward *f)
+{
+    const ht_shape *s = &f->backend->limits.shape;
+    int32_t u = 0;
+
+    f->units[u++] = (ht_unit){.kind = HT_UNIT_EMBEDDING};
+    for (int32_t l = 0; l < s->n_layers; l++) {
+        f->units[u++] = (ht_unit){.kind = HT_UNIT_ATTENTION, .layer = l};
+        f->units[u++] = (ht_unit){.kind = HT_UNIT_FFN, .layer = l, .expert_end = 1, .neuron_end = s->n_ff};
+    }
+    f->units[u] = (ht_unit){.kind = HT_UNIT_OUTPUT};
+}
+
+int ht_forward_open(ht_forward *f, ht_backend *backend, ht_store *store, ht_error *err)
+{
+    const ht_ops_limits *lim = &backend->limits;
+
+    *f = (ht_forward){.backend = backend, .store = store};
+    if (lim->shape.n_experts != 1)
+        return ht_fail(err, -ENOTSUP, "models with %d experts cannot be run yet", lim->shape.n_experts);
+    f->n_units = 2 * lim->shape.n_layers + 2;
+    f->logit_columns = lim->columns < HT_LOGIT_COLUMNS ? lim->columns : HT_LOGIT_COLUMNS;
+    int r = alloc_buffers(f, err);
+    if (r < 0) {
+        ht_forward_close(f);
+        return r;
+    }
+    list_units(f);
+    return 0;
+}
+
+void ht_forward_close(ht_forward *f)
+{
+    if (f->backend) {
+        float *buffers[] = {f->x, f->q, f->k, f->v, f->mixed, f->hidden, f->chosen, f->logits};
+        for (size_t i = 0; i < sizeof(buffers) / sizeof(buffers[0]); i++)
+            if (buffers[i]) f->backend->ops->free(f->backend, buffers[i]);
+    }
+    ht_free(f->units);
+    ht_free(f->host_logits);
+    ht_free(f->page_ids);
+    ht_free(f->page_use);
+    *f = (ht_forward){0};
+}
+
+/* ---- leases --------------------------------------------------------------------------------------------- */
+
+static int borrow(ht_forward *f, const ht_unit *unit, ht_lease *lease, ht_error *err)
+{
+    int r = f->store->ops->acquire(f->store, unit, lease, err);
+    if (r < 0) return r;
+    r = f->backend->ops->await(f->backend, lease->ready, err);
+    if (r < 0) f->store->ops->release(f->store, lease);
+    return r;
+}
+
+/* The pages that the step reads or writes, each once: first those only read, then those written too. Sequences share
+ * pages only to read them. */
+static int32_t list_pages(ht_forward *f, const ht_step *step, int32_t *first_written)
+{
+    enum { READ = 1, WRITTEN = 2 };
+    int32_t begin[2] = {0, 0}, n = 0;
+
+    for (int32_t c = 0; c < step->n; c++)
+        f->page_use[step->pages[step->sequence[c]][step->position[c] / HT_KV_TILE]] = WRITTEN;
+    for (uint8_t use = READ; use <= WRITTEN; use++) {
+        begin[use - 1] = n;
+        for (int32_t s = 0; s < step->n_sequences; s++) {
+            int32_t pages = (step->length[s] + HT_KV_TILE - 1) / HT_KV_TILE;
+            for (int32_t i = 0; i < pages; i++) {
+                int32_t id = step->pages[s][i];
+                if (use == READ && f->page_use[id] == 0) {
+                    f->page_use[id] = READ;
+                    f->page_ids[n++] = id;
+                } else if (use == WRITTEN && f->page_use[id] == WRITTEN) {
+                    f->page_use[id] = READ; /* listed */
+                    f->page_ids[n++] = id;
+                }
+            }
+        }
+    }
+    for (int32_t i = 0; i < n; i++) f->page_use[f->page_ids[i]] = 0;
+    *first_written = begin[1];
+    return n;
+}
+
+/* ---- layers --------------------------------------------------------------------------------------------- */
+
+static ht_norm norm_of(const ht_shape *s, const float *gain, const float *bias)
+{
+    return (ht_norm){.kind = s->norm, .eps = s->norm_eps, .gain = gain, .bias = bias};
+}
+
+static void compute_attention(ht_forward *f, const ht_attention_weights *w, void *const *page)
+{
+    const ht_ops *ops = f->backend->ops;
+    const ht_shape *s = &f->backend->limits.shape;
+
+    ops->project(f->backend, &(ht_project_args){.x = f->x,
+                                                .norm = norm_of(s, w->norm, w->norm_bias),
+                                                .n_out = 3,
+                                                .w = {w->q, w->k, w->v},
+                                                .bias = {w->q_bias, w->k_bias, w->v_bias},
+                                                .y = {f->q, f->k, f->v}});
+    ops->rope_append(f->backend, &(ht_rope_append_args){.q = f->q,
+                                                        .k = f->k,
+                                                        .v = f->v,
+                                                        .q_norm = w->q_norm,
+                                                        .k_norm = w->k_norm,
+                                                        .norm_eps = s->norm_eps,
+                                                        .freqs = w->rope_freqs,
+                                                        .page = page});
+    ops->attention(f->backend, &(ht_attention_args){.q = f->q,
+                                                    .page = page,
+                                                    .scale = 1.0f / sqrtf((float)s->head_dim),
+                                                    .window = s->window,
+                                                    .out = f->mixed});
+    ops->add_project(f->backend,
+                     &(ht_add_project_args){.x = f->x, .w = w->o, .bias = w->o_bias, .y = f->mixed});
+}
+
+/* x += attention(norm(x)) */
+static int run_attention(ht_forward *f, const ht_unit *unit, int32_t n_pages, int32_t first_written, ht_error *err)
+{
+    const ht_store_ops *store = f->store->ops;
+    ht_lease lease;
+    ht_kv_lease kv;
+
+    int r = borrow(f, unit, &lease, err);
+    if (r < 0) return r;
+    r = store->kv_acquire(f->store, unit->layer, f->page_ids, n_pages, first_written, &kv, err);
+    if (r >= 0) {
+        r = f->backend->ops->await(f->backend, kv.ready, err);
+        if (r >= 0) compute_attention(f, &lease.u.attention, kv.page);
+        store->kv_release(f->store, &kv);
+    }
+    store->release(f->store, &lease);
+    return r;
+}
+
+/* x += down h + bias, h = act(gate norm(x)) * up norm(x) */
+static int run_ffn(ht_forward *f, const ht_unit *unit, ht_error *err)
+{
+    const ht_ops *ops = f->backend->ops;
+    const ht_shape *s = &f->backend->limits.shape;
+    ht_lease lease;
+
+    int r = borrow(f, unit, &lease, err);
+    if (r < 0) return r;
+    const ht_ffn_weights *w = &lease.u.ffn;
+    ops->ffn(f->backend, &(ht_ffn_args){.x = f->x,
+                                        .norm = norm_of(s, w->norm, w->norm_bias),
+                                        .gate = w->gate,
+                                        .up = w->up,
+                                        .gate_bias = w->gate_bias,
+                                        .up_bias = w->up_bias,
+                                        .activation = s->activation,
+                                        .h = f->hidden});
+    ops->add_project(f->backend,
+                     &(ht_add_project_args){.x = f->x, .w = w->down, .bias = w->down_bias, .y = f->hidden});
+    f->store->ops->release(f->store, &lease);
+    return 0;
+}
+
+static int run_embedding(ht_forward *f, const ht_unit *unit, ht_error *err)
+{
+    ht_lease lease;
+
+    int r = borrow(f, unit, &lease, err);
+    if (r < 0) return r;
+    f->backend->ops->embed(f->backend, &lease.u.embedding.table, f->backend->limits.shape.embd_scale, f->x);
+    f->store->ops->release(f->store, &lease);
+    return 0;
+}
+
+/* Logits of the wanted columns, a slice at a time. */
+static int run_output(ht_forward *f, const ht_unit *unit, const ht_pass *pass, ht_error *err)
+{
+    const ht_ops *ops = f->backend->ops;
+    const ht_shape *s = &f->backend->limits.shape;
+    ht_lease lease;
+
+    int r = borrow(f, unit, &lease, err);
+    if (r < 0) return r;
+    const ht_output_weights *w = &lease.u.output;
+    for (int32_t at = 0; at < pass->n_out && r >= 0; at += f->logit_columns) {
+        int32_t m = pass->n_out - at < f->logit_columns ? pass->n_out - at : f->logit_columns;
+        ops->select(f->backend, f->chosen, f->x, pass->out + at, m);
+        ops->project(f->backend, &(ht_project_args){.x = f->chosen,
+                                                    .norm = norm_of(s, w->norm, w->norm_bias),
+                                                    .n_out = 1,
+                                                    .w = {w->head},
+                                                    .y = {f->logits}});
+        size_t bytes = (size_t)m * (size_t)s->n_vocab * sizeof(float);
+        r = ops->download(f->backend, f->host_logits, f->logits, bytes, err);
+        if (r >= 0) r = ops->sync(f->backend, err);
+        for (int32_t i = 0; i < m && r >= 0; i++)
+            pass->sink(pass->user, pass->out[at + i], f->host_logits + (size_t)i * (size_t)s->n_vocab);
+    }
+    f->store->ops->release(f->store, &lease);
+    return r;
+}
+
+/* ---- the pass ------------------------------------------------------------------------------------------- */
+
+static int run_units(ht_forward *f, const ht_pass *pass, int32_t n_units, ht_error *err)
+{
+    int32_t first_written, n_pages = list_pages(f, pass->step, &first_written);
+
+    int r = f->backend->ops->begin(f->backend, pass->step, err);
+    for (int32_t u = 0; u < n_units && r >= 0; u++) {
+        const ht_unit *unit = &f->units[u];
+        if (unit->kind != HT_UNIT_OUTPUT && pass->cancel && atomic_load_explicit(pass->cancel, memory_order_relaxed))
+            return ht_fail(err, -ECANCELED, "canceled");
+        switch (unit->kind) {
+        case HT_UNIT_EMBEDDING: r = run_embedding(f, unit, err); break;
+        case HT_UNIT_ATTENTION: r = run_attention(f, unit, n_pages, first_written, err); break;
+        case HT_UNIT_FFN: r = run_ffn(f, unit, err); break;
+        case HT_UNIT_OUTPUT: r = run_output(f, unit, pass, err); break;
+        }
+    }
+    return r;
+}
+
+int ht_forward_run(ht_forward *f, const ht_pass *pass, ht_error *err)
+{
+    int32_t n_units = f->n_units - (pass->n_out == 0);
+
+    if (f->store->ops->expect && f->expected != n_units) {
+        f->store->ops->expect(f->store, f->units, n_units);
+        f->expected = n_units;
+    }
+    int r = run_units(f, pass, n_units, err);
+    int s = f->backend->ops->sync(f->backend, r < 0 ? NULL : err); /* also after a failure: nothing stays queued */
+    if (r >= 0 && s < 0) r = s;
+    if (r < 0) f->expected = 0; /* a store that ran ahead has lost its place */
+    return r < 0 ? r : 0;
+}

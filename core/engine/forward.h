@@ -1,0 +1,59 @@
+/* The forward pass: one step through all layers, on one backend, with weights and KV lent by one store.
+ *
+ * It knows no session, no page counts and no sampling: it gets columns and page tables, and gives logits. It holds a
+ * weight's or a page's address only between acquire and release.
+ */
+#ifndef HEARTH_CORE_ENGINE_FORWARD_H
+#define HEARTH_CORE_ENGINE_FORWARD_H
+
+#include "core/ports/ops.h"
+
+#include <stdatomic.h>
+
+/* Most logits of a pass that exist at once; more are computed in slices of this many columns. */
+#define HT_LOGIT_COLUMNS 64
+
+/* Owner: the engine's thread. */
+typedef struct ht_forward {
+    ht_backend *backend;     /* borrowed */
+    ht_store *store;         /* borrowed */
+    ht_unit *units;          /* [n_units], owned: in the order of a pass; the last one is OUTPUT */
+    int32_t n_units;
+    int32_t expected;        /* how many of them the store was told to expect */
+
+    /* On the backend, owned; n = limits.columns, m = logit_columns. */
+    float *x;                /* (n, d): the residual stream */
+    float *q;                /* (n, H e) */
+    float *k, *v;            /* (n, G e) */
+    float *mixed;            /* (n, H e): attention's result */
+    float *hidden;           /* (n, f) */
+    float *chosen;           /* (m, d): columns whose logits are wanted */
+    float *logits;           /* (m, V) */
+    int32_t logit_columns;
+
+    float *host_logits;      /* (m, V), owned, on the host */
+    int32_t *page_ids;       /* [kv_pages], owned: the pages of a pass, each once, those written last */
+    uint8_t *page_use;       /* [kv_pages], owned: scratch, zero between passes */
+} ht_forward;
+
+/* Logits (V) of column `column` of the step; in ascending order of columns. */
+typedef void ht_forward_sink(void *user, int32_t column, const float *logits);
+
+typedef struct ht_pass {
+    const ht_step *step;
+    const int32_t *out;          /* [n_out]: columns whose logits are wanted, ascending */
+    int32_t n_out;
+    ht_forward_sink *sink;
+    void *user;
+    const atomic_bool *cancel;   /* looked at before every layer; NULL: never */
+} ht_pass;
+
+/* -ENOTSUP: a model that the pass cannot compute yet. On failure *f holds nothing. */
+int ht_forward_open(ht_forward *f, ht_backend *backend, ht_store *store, ht_error *err);
+void ht_forward_close(ht_forward *f);
+
+/* -ECANCELED, or what store or backend reported. After a failure nothing is held and the next pass may run; the KV
+ * entries of the step's columns are undefined. */
+int ht_forward_run(ht_forward *f, const ht_pass *pass, ht_error *err);
+
+#endif
