@@ -124,14 +124,32 @@ static int plan_prompt(const ht_prompt *p, int64_t first, bool score, int32_t *k
     return 0;
 }
 
-/* The point after which the old context is gone. The pages are known to be enough. */
-static int begin_prompt(ht_session *s, const int32_t *tokens, int32_t keep, ht_error *err)
+static void keep_tokens(ht_session *s, int32_t n)
 {
-    memmove(s->tokens + keep, tokens + keep, (size_t)(s->goal - keep) * sizeof(*tokens));
-    s->n_tokens = keep;
+    s->n_tokens = n;
     s->has_logits = false;
-    ht_kv_trim(&s->engine->kv, &s->table, keep);
-    return ht_kv_prepare(&s->engine->kv, &s->table, keep, s->goal, err);
+    ht_kv_trim(&s->engine->kv, &s->table, n);
+}
+
+/* The point after which the old context is gone: first all sessions let go of what they do not keep, then all take
+ * the pages they need, which are known to be enough. */
+static int begin_prompts(sync_call *call, ht_error *err)
+{
+    ht_engine *e = call->engine;
+
+    for (int32_t i = 0; i < call->n; i++) {
+        ht_session *s = e->members[i];
+        int32_t keep = e->work[i].begin;
+        memmove(s->tokens + keep, e->work[i].tokens + keep, (size_t)(s->goal - keep) * sizeof(*s->tokens));
+        keep_tokens(s, keep);
+        e->stats.reused_tokens += keep;
+    }
+    for (int32_t i = 0; i < call->n; i++) {
+        ht_session *s = e->members[i];
+        int r = ht_kv_prepare(&e->kv, &s->table, s->n_tokens, s->goal, err);
+        if (r < 0) return r;
+    }
+    return 0;
 }
 
 static void take_prompt_logits(void *user, int32_t i, int32_t position, const float *logits)
@@ -207,12 +225,7 @@ static int sync_prompts(const ht_prompt *prompts, int32_t n, const int64_t *scor
     r = ht_kv_check(&e->kv, e->wish, call.n, err);
     if (r < 0) return r;
 
-    /* First all let go of what they do not keep, then all take what they need. */
-    for (int32_t i = 0; i < call.n; i++) ht_kv_trim(&e->kv, &e->members[i]->table, e->work[i].begin);
-    for (int32_t i = 0; i < call.n && r >= 0; i++) {
-        e->stats.reused_tokens += e->work[i].begin;
-        r = begin_prompt(e->members[i], e->work[i].tokens, e->work[i].begin, err);
-    }
+    r = begin_prompts(&call, err);
     if (r >= 0) r = run_prompts(&call, err);
     for (int32_t i = 0; i < call.n; i++) {
         ht_session *s = e->members[i];
@@ -257,7 +270,7 @@ static void take_decode_logits(void *user, int32_t i, int32_t position, const fl
 
     (void)position;
     memcpy(s->logits, logits, (size_t)s->engine->limits->shape.n_vocab * sizeof(*logits));
-    s->has_logits = true;
+    s->fresh = true;
 }
 
 int ht_session_decode(ht_session *const *sessions, const int32_t *tokens, int32_t n, ht_error *err)
@@ -271,6 +284,7 @@ int ht_session_decode(ht_session *const *sessions, const int32_t *tokens, int32_
     if (r < 0) return r;
     for (; prepared < n && r >= 0; prepared++) {
         ht_session *s = sessions[prepared];
+        s->fresh = false;
         r = ht_kv_prepare(&e->kv, &s->table, s->n_tokens, s->n_tokens + 1, err);
         e->work[prepared] = (ht_work){.pages = s->table.id,
                                       .tokens = &tokens[prepared],
@@ -282,6 +296,7 @@ int ht_session_decode(ht_session *const *sessions, const int32_t *tokens, int32_
     for (int32_t i = 0; i < prepared; i++) {
         ht_session *s = sessions[i];
         if (r >= 0) s->tokens[s->n_tokens++] = tokens[i];
+        if (s->fresh) s->has_logits = r >= 0; /* a pass that failed after its logits has spoiled the old ones */
         ht_kv_trim(&e->kv, &s->table, s->n_tokens);
     }
     if (r < 0) return r;
@@ -316,8 +331,6 @@ int ht_session_truncate(ht_session *s, int64_t n, ht_error *err)
     if (n < 0 || n > s->n_tokens)
         return ht_fail(err, -EINVAL, "cannot truncate a session of %d tokens to %lld", s->n_tokens, (long long)n);
     if (n == s->n_tokens) return 0;
-    s->n_tokens = (int32_t)n;
-    s->has_logits = false;
-    ht_kv_trim(&s->engine->kv, &s->table, n);
+    keep_tokens(s, (int32_t)n);
     return 0;
 }

@@ -23,6 +23,7 @@ typedef struct ht_session {
     uint64_t stamp;          /* the engine's, when the session takes part in the call */
     int32_t goal;            /* tokens there will be */
     int32_t logits_from;
+    bool fresh;              /* decode: the step's logits have replaced the old ones */
 } ht_session;
 
 typedef struct ht_prompt { ht_session *session; const int32_t *tokens; int64_t n; } ht_prompt;

@@ -1,0 +1,605 @@
+/* The composition root: the one file that knows every module. It opens them, wires them, closes them, and turns the
+ * public API into calls of theirs. No computing here.
+ *
+ * An engine is a stack, opened upwards and closed downwards: model and tokenizer, thread pool, backend (the CPU),
+ * store (RAM), engine.
+ */
+#include "hearth.h"
+
+#include "core/base/log.h"
+#include "core/base/memory.h"
+#include "core/base/threads.h"
+#include "core/engine/sampler.h"
+#include "core/engine/session.h"
+#include "core/engine/text.h"
+#include "core/model/chat.h"
+#include "core/model/model.h"
+#include "core/model/tokenizer.h"
+#include "cpu/host.h"
+#include "offload/ram_store.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { DEFAULT_CONTEXT = 4096, DEFAULT_CHUNK = 512, MOST_CONTEXT = 1 << 24, MOST_SESSIONS = 1 << 16 };
+
+struct hearth_vocab { ht_tokenizer *tokenizer; /* owned */ };
+
+struct hearth_engine {
+    ht_model *model;           /* owned, as all below */
+    hearth_vocab vocab;
+    ht_pool *pool;
+    ht_isa isa;
+    ht_backend *backend;
+    ht_store *store;
+    ht_engine *engine;
+    ht_load_stats load;
+    ht_session **sessions;     /* [sessions]: arguments of the running call */
+    ht_prompt *prompts;        /* [sessions] */
+};
+
+struct hearth_session { hearth_engine *engine; /* borrowed */ ht_session *session; /* owned */ };
+struct hearth_sampler { ht_sampler *sampler; /* owned */ };
+struct hearth_text { ht_text text; };
+
+/* ---- errors --------------------------------------------------------------------------------------------- */
+
+/* Hands an error out: to be called last, with the result. */
+static int give_error(int r, const ht_error *from, hearth_error *to)
+{
+    if (r < 0 && to) {
+        to->code = r;
+        snprintf(to->text, sizeof(to->text), "%s", from->text);
+    }
+    return r;
+}
+
+/* ---- engine --------------------------------------------------------------------------------------------- */
+
+/* The options with all defaults filled in. */
+typedef struct settings {
+    int32_t context, sessions, kv_pages, chunk, threads;
+    ht_act_mode act;
+    ht_type k_type, v_type;
+    ht_load_mode load;
+    ht_isa isa;
+} settings;
+
+/* Index of `value` in a NULL-ended list; NULL: 0, the default. */
+static int choose(const char *option, const char *value, const char *const *names, int *out, ht_error *err)
+{
+    *out = 0;
+    if (!value) return 0;
+    for (int i = 0; names[i]; i++)
+        if (!strcmp(value, names[i])) {
+            *out = i;
+            return 0;
+        }
+    return ht_fail(err, -EINVAL, "%s: no such choice: '%s'", option, value);
+}
+
+static int read_names(settings *s, const hearth_options *o, ht_error *err)
+{
+    static const char *const activations[] = {"q8", "f32", NULL}, *const kv[] = {"f16", "f32", NULL},
+                             *const loads[] = {"auto", "mmap", "read", NULL},
+                             *const devices[] = {"none", "cuda", "emu", NULL};
+    static const ht_type kv_types[] = {HT_F16, HT_F32};
+    static const ht_load_mode load_modes[] = {HT_LOAD_AUTO, HT_LOAD_MMAP, HT_LOAD_READ};
+    int act, k, v, load, device;
+
+    int r = choose("activations", o->activations, activations, &act, err);
+    if (r >= 0) r = choose("KV cache type of K", o->k_type, kv, &k, err);
+    if (r >= 0) r = choose("KV cache type of V", o->v_type, kv, &v, err);
+    if (r >= 0) r = choose("load", o->load, loads, &load, err);
+    if (r >= 0) r = choose("device", o->device, devices, &device, err);
+    if (r < 0) return r;
+    if (device) return ht_fail(err, -ENOTSUP, "device %s: this version computes on the CPU alone", o->device);
+    s->act = act ? HT_ACT_F32 : HT_ACT_Q8;
+    s->k_type = kv_types[k];
+    s->v_type = kv_types[v];
+    s->load = load_modes[load];
+    s->isa = ht_isa_detect();
+    if (!o->isa) return 0;
+    ht_isa best = s->isa;
+    if (!ht_isa_by_name(o->isa, &s->isa)) return ht_fail(err, -EINVAL, "CPU level '%s' is not known", o->isa);
+    if (s->isa > best)
+        return ht_fail(err, -ENOTSUP, "this CPU has no %s, its best level is %s", o->isa, ht_isa_name(best));
+    return 0;
+}
+
+static int check_range(const char *option, int64_t value, int64_t low, int64_t high, ht_error *err)
+{
+    if (value >= low && value <= high) return 0;
+    return ht_fail(err, -EINVAL, "%s %lld is outside of %lld..%lld", option, (long long)value, (long long)low,
+                   (long long)high);
+}
+
+static int read_numbers(settings *s, const hearth_options *o, const ht_shape *shape, ht_error *err)
+{
+    s->threads = o->threads;
+    s->context = o->context ? o->context : shape->n_context < DEFAULT_CONTEXT ? shape->n_context : DEFAULT_CONTEXT;
+    s->sessions = o->sessions ? o->sessions : 1;
+    s->chunk = o->chunk ? o->chunk : DEFAULT_CHUNK;
+    int r = check_range("threads", o->threads, 0, 1024, err);
+    if (r >= 0) r = check_range("context", s->context, 1, MOST_CONTEXT, err);
+    if (r >= 0) r = check_range("sessions", s->sessions, 1, MOST_SESSIONS, err);
+    if (r >= 0) r = check_range("chunk", s->chunk, 1, 1 << 16, err);
+    if (r >= 0) r = check_range("KV tokens", o->kv_tokens, 0, INT32_MAX, err);
+    if (r < 0) return r;
+    if (s->chunk > (int64_t)s->context * s->sessions) s->chunk = s->context * s->sessions; /* never more at once */
+    if (s->chunk < s->sessions) s->chunk = s->sessions;
+    int64_t pages = o->kv_tokens ? ht_kv_pages_of(o->kv_tokens) : (int64_t)s->sessions * ht_kv_pages_of(s->context);
+    r = check_range("KV pages", pages, 1, INT32_MAX / 2, err);
+    if (r < 0) return r;
+    s->kv_pages = (int32_t)pages;
+    if (s->context > shape->n_context)
+        ht_log(HT_LOG_WARN, "a context of %d tokens is more than the %d that this model was trained for", s->context,
+               shape->n_context);
+    return 0;
+}
+
+static int open_compute(hearth_engine *e, const settings *s, bool quiet, ht_error *err)
+{
+    ht_ops_limits limits = {
+        .columns = s->chunk,
+        .sequences = s->sessions,
+        .context = s->context,
+        .shape = e->model->shape,
+        .act = s->act,
+    };
+
+    int r = ht_kv_layout_init(&limits.kv, &e->model->shape, s->k_type, s->v_type, err);
+    if (r >= 0) r = ht_pool_open(&e->pool, &(ht_pool_options){.threads = s->threads, .pin = false}, err);
+    if (r >= 0)
+        r = ht_host_open(&e->backend, &(ht_host_options){.limits = limits, .pool = e->pool, .isa = s->isa}, err);
+    if (r >= 0)
+        r = ht_ram_store_open(&e->store,
+                              &(ht_ram_store_options){.model = e->model,
+                                                      .kv = limits.kv,
+                                                      .kv_pages = s->kv_pages,
+                                                      .load = s->load,
+                                                      .quiet = quiet},
+                              &e->load, err);
+    if (r >= 0)
+        r = ht_engine_open(&e->engine,
+                           &(ht_engine_options){.backend = e->backend, .store = e->store, .chunk = s->chunk}, err);
+    return r;
+}
+
+static int open_engine(hearth_engine *e, const hearth_options *options, ht_error *err)
+{
+    settings s = {0};
+
+    if (!options->model) return ht_fail(err, -EINVAL, "no model was named");
+    int r = read_names(&s, options, err);
+    if (r >= 0) r = ht_model_open(&e->model, options->model, err);
+    if (r >= 0) r = read_numbers(&s, options, &e->model->shape, err);
+    if (r >= 0) r = ht_tokenizer_from_gguf(&e->vocab.tokenizer, &e->model->gguf, err);
+    if (r < 0) return r;
+    e->isa = s.isa;
+    e->sessions = ht_alloc((size_t)s.sessions, sizeof(*e->sessions));
+    e->prompts = ht_alloc((size_t)s.sessions, sizeof(*e->prompts));
+    if (!e->sessions || !e->prompts) return ht_fail(err, -ENOMEM, "out of memory for %d sessions", s.sessions);
+    return open_compute(e, &s, options->quiet, err);
+}
+
+int hearth_engine_open(hearth_engine **out, const hearth_options *options, hearth_error *error)
+{
+    ht_error err = {0};
+    hearth_engine *e = ht_calloc(1, sizeof(*e));
+
+    *out = NULL;
+    if (!e) return give_error(ht_fail(&err, -ENOMEM, "out of memory for the engine"), &err, error);
+    int r = open_engine(e, options, &err);
+    if (r < 0) hearth_engine_close(&e);
+    else *out = e;
+    return give_error(r < 0 ? r : 0, &err, error);
+}
+
+void hearth_engine_close(hearth_engine **engine)
+{
+    hearth_engine *e = *engine;
+
+    if (!e) return;
+    ht_engine_close(&e->engine);
+    if (e->store) e->store->ops->close(e->store);
+    if (e->backend) e->backend->ops->close(e->backend);
+    ht_pool_close(&e->pool);
+    ht_tokenizer_close(&e->vocab.tokenizer);
+    ht_model_close(&e->model);
+    ht_free(e->sessions);
+    ht_free(e->prompts);
+    ht_free(e);
+    *engine = NULL;
+}
+
+void hearth_engine_info(const hearth_engine *e, hearth_model_info *out)
+{
+    const ht_model *m = e->model;
+    const ht_shape *s = &m->shape;
+    uint64_t token_bytes = m->weight_bytes;
+
+    if (m->output.tensor != m->embd.tensor) { /* else the table is read as the output matrix */
+        const ht_tensor_info *t = &m->dir->tensors[m->embd.tensor];
+        token_bytes -= t->bytes - ht_row_bytes(ht_type_get(t->type), t->dim[0]);
+    }
+    *out = (hearth_model_info){
+        .name = m->name,
+        .architecture = m->architecture,
+        .n_layers = s->n_layers,
+        .n_embd = s->n_embd,
+        .n_ff = s->n_ff,
+        .n_heads = s->n_heads,
+        .n_kv_heads = s->n_kv_heads,
+        .head_dim = s->head_dim,
+        .n_vocab = s->n_vocab,
+        .n_context_train = s->n_context,
+        .n_context = e->engine->limits->context,
+        .n_parameters = m->n_parameters,
+        .weight_bytes = m->weight_bytes,
+        .token_bytes = token_bytes,
+        .isa = ht_isa_name(e->isa),
+        .threads = ht_pool_threads(e->pool),
+    };
+}
+
+const hearth_vocab *hearth_engine_vocab(const hearth_engine *engine) { return &engine->vocab; }
+
+void hearth_engine_cancel(hearth_engine *engine, bool cancel)
+{
+    atomic_store_explicit(&engine->engine->cancel, cancel, memory_order_relaxed);
+}
+
+void hearth_engine_stats(const hearth_engine *engine, hearth_stats *out)
+{
+    const ht_engine_stats *s = &engine->engine->stats;
+
+    *out = (hearth_stats){
+        .load_seconds = engine->load.seconds,
+        .prompt_seconds = s->prompt_seconds,
+        .decode_seconds = s->decode_seconds,
+        .prompt_tokens = s->prompt_tokens,
+        .reused_tokens = s->reused_tokens,
+        .decode_tokens = s->decode_tokens,
+        .load_bytes = engine->load.bytes,
+        .logits_hash = s->logits_hash,
+    };
+}
+
+/* ---- vocabulary ----------------------------------------------------------------------------------------- */
+
+int hearth_vocab_open(hearth_vocab **out, const char *path, hearth_error *error)
+{
+    ht_error err = {0};
+    ht_gguf gguf = {0};
+    hearth_vocab *v = ht_calloc(1, sizeof(*v));
+
+    *out = NULL;
+    int r = v ? ht_gguf_open(&gguf, path, &err) : ht_fail(&err, -ENOMEM, "out of memory for a vocabulary");
+    if (r >= 0) {
+        r = ht_tokenizer_from_gguf(&v->tokenizer, &gguf, &err);
+        ht_gguf_close(&gguf);
+        if (r < 0) ht_error_prefix(&err, "%s", path);
+    }
+    if (r < 0) hearth_vocab_close(&v);
+    else *out = v;
+    return give_error(r < 0 ? r : 0, &err, error);
+}
+
+void hearth_vocab_close(hearth_vocab **vocab)
+{
+    if (!*vocab) return;
+    ht_tokenizer_close(&(*vocab)->tokenizer);
+    ht_free(*vocab);
+    *vocab = NULL;
+}
+
+int64_t hearth_encode(const hearth_vocab *vocab, const char *text, size_t bytes, unsigned flags, int32_t *ids,
+                      int64_t capacity, hearth_error *error)
+{
+    ht_error err = {0};
+    unsigned f = (flags & HEARTH_BOS ? HT_ENCODE_BOS : 0) | (flags & HEARTH_SPECIAL ? HT_ENCODE_SPECIAL : 0);
+    int64_t n = ht_tokenizer_encode(vocab->tokenizer, text, bytes, f, ids, capacity, &err);
+
+    return n < 0 ? give_error((int)n, &err, error) : n;
+}
+
+int64_t hearth_decode(const hearth_vocab *vocab, const int32_t *ids, int64_t n, bool special, char *out,
+                      int64_t capacity)
+{
+    return ht_tokenizer_decode(vocab->tokenizer, ids, n, special, out, capacity);
+}
+
+int32_t hearth_vocab_size(const hearth_vocab *vocab) { return ht_tokenizer_size(vocab->tokenizer); }
+
+bool hearth_vocab_is_end(const hearth_vocab *vocab, int32_t id)
+{
+    return ht_tokenizer_is_end(vocab->tokenizer, id);
+}
+
+int hearth_stream_decode(const hearth_vocab *vocab, hearth_stream *stream, int32_t id, char *out, int capacity)
+{
+    ht_utf8_stream s;
+
+    _Static_assert(sizeof(s) <= sizeof(stream->state), "the public stream holds the internal one");
+    memcpy(&s, stream->state, sizeof(s));
+    int n = ht_tokenizer_stream(vocab->tokenizer, &s, id, out, capacity);
+    memcpy(stream->state, &s, sizeof(s));
+    return n;
+}
+
+/* ---- sessions ------------------------------------------------------------------------------------------- */
+
+/* The public handle around an internal session, which is closed if there is no memory for it. */
+static int wrap_session(hearth_session **out, hearth_engine *engine, ht_session *session, ht_error *err)
+{
+    hearth_session *s = ht_calloc(1, sizeof(*s));
+
+    if (!s) {
+        ht_session_close(&session);
+        return ht_fail(err, -ENOMEM, "out of memory for a session");
+    }
+    *s = (hearth_session){engine, session};
+    *out = s;
+    return 0;
+}
+
+int hearth_session_open(hearth_session **out, hearth_engine *engine, const hearth_session_options *options,
+                        hearth_error *error)
+{
+    ht_error err = {0};
+    ht_session *s;
+
+    *out = NULL;
+    int r = ht_session_open(&s, engine->engine, options->id, options->context, &err);
+    if (r >= 0) r = wrap_session(out, engine, s, &err);
+    return give_error(r, &err, error);
+}
+
+void hearth_session_close(hearth_session **session)
+{
+    if (!*session) return;
+    ht_session_close(&(*session)->session);
+    ht_free(*session);
+    *session = NULL;
+}
+
+int hearth_session_sync(hearth_session *session, const int32_t *tokens, int64_t n, hearth_error *error)
+{
+    return hearth_sync_many(&(hearth_prompt){session, tokens, n}, 1, error);
+}
+
+static int check_sessions(const hearth_engine *e, int32_t n, ht_error *err)
+{
+    return check_range("the number of sessions in a call", n, 1, e->engine->limits->sequences, err);
+}
+
+int hearth_sync_many(const hearth_prompt *prompts, int32_t n, hearth_error *error)
+{
+    ht_error err = {0};
+
+    if (n == 0) return 0;
+    hearth_engine *e = prompts[0].session->engine;
+    int r = check_sessions(e, n, &err);
+    if (r >= 0) {
+        for (int32_t i = 0; i < n; i++)
+            e->prompts[i] = (ht_prompt){prompts[i].session->session, prompts[i].tokens, prompts[i].n};
+        r = ht_session_sync(e->prompts, n, &err);
+    }
+    return give_error(r, &err, error);
+}
+
+int hearth_session_score(hearth_session *session, const int32_t *tokens, int64_t n, int64_t first,
+                         hearth_logits_sink *sink, void *user, hearth_error *error)
+{
+    ht_error err = {0};
+    int r = ht_session_score(session->session, tokens, n, first, sink, user, &err);
+
+    return give_error(r, &err, error);
+}
+
+int hearth_decode_step(hearth_session *const *sessions, const int32_t *tokens, int32_t n, hearth_error *error)
+{
+    ht_error err = {0};
+
+    if (n == 0) return 0;
+    hearth_engine *e = sessions[0]->engine;
+    int r = check_sessions(e, n, &err);
+    if (r >= 0) {
+        for (int32_t i = 0; i < n; i++) e->sessions[i] = sessions[i]->session;
+        r = ht_session_decode(e->sessions, tokens, n, &err);
+    }
+    return give_error(r, &err, error);
+}
+
+int hearth_session_append(hearth_session *session, int32_t token, hearth_error *error)
+{
+    return hearth_decode_step(&session, &token, 1, error);
+}
+
+int hearth_session_fork(hearth_session **out, const hearth_session *session, const hearth_session_options *options,
+                        hearth_error *error)
+{
+    ht_error err = {0};
+    ht_session *s;
+
+    *out = NULL;
+    int r = ht_session_fork(&s, session->session, options->id, options->context, &err);
+    if (r >= 0) r = wrap_session(out, session->engine, s, &err);
+    return give_error(r, &err, error);
+}
+
+int hearth_session_truncate(hearth_session *session, int64_t n, hearth_error *error)
+{
+    ht_error err = {0};
+
+    return give_error(ht_session_truncate(session->session, n, &err), &err, error);
+}
+
+const float *hearth_session_logits(const hearth_session *session)
+{
+    return session->session->has_logits ? session->session->logits : NULL;
+}
+
+int64_t hearth_session_tokens(const hearth_session *session, const int32_t **tokens)
+{
+    if (tokens) *tokens = session->session->tokens;
+    return session->session->n_tokens;
+}
+
+/* ---- sampling ------------------------------------------------------------------------------------------- */
+
+int hearth_sampler_open(hearth_sampler **out, const hearth_engine *engine, const hearth_sampler_options *o,
+                        hearth_error *error)
+{
+    ht_error err = {0};
+    hearth_sampler *s = ht_calloc(1, sizeof(*s));
+    ht_logit_bias *bias = ht_alloc((size_t)(o->n_logit_bias > 0 ? o->n_logit_bias : 0), sizeof(*bias));
+
+    *out = NULL;
+    int r = s && bias ? check_range("the number of logit biases", o->n_logit_bias, 0, INT32_MAX, &err)
+                      : ht_fail(&err, -ENOMEM, "out of memory for a sampler");
+    if (r >= 0) {
+        for (int32_t i = 0; i < o->n_logit_bias; i++)
+            bias[i] = (ht_logit_bias){o->logit_bias[i].id, o->logit_bias[i].bias};
+        const ht_sampler_options inner = {
+            .logit_bias = bias,
+            .n_logit_bias = o->n_logit_bias,
+            .repeat_penalty = o->repeat_penalty,
+            .frequency_penalty = o->frequency_penalty,
+            .presence_penalty = o->presence_penalty,
+            .penalty_last_n = o->penalty_last_n,
+            .top_k = o->top_k,
+            .typical_p = o->typical_p,
+            .top_p = o->top_p,
+            .min_p = o->min_p,
+            .temperature = o->temperature,
+            .seed = o->seed,
+            .logprobs = o->logprobs,
+        };
+        r = ht_sampler_open(&s->sampler, engine->engine->limits->shape.n_vocab, &inner, &err);
+    }
+    ht_free(bias);
+    if (r < 0) hearth_sampler_close(&s);
+    else *out = s;
+    return give_error(r < 0 ? r : 0, &err, error);
+}
+
+void hearth_sampler_close(hearth_sampler **sampler)
+{
+    if (!*sampler) return;
+    ht_sampler_close(&(*sampler)->sampler);
+    ht_free(*sampler);
+    *sampler = NULL;
+}
+
+int32_t hearth_sample(hearth_sampler *sampler, const hearth_session *session, hearth_sampled *detail)
+{
+    const ht_session *s = session->session;
+    ht_sampled d;
+
+    if (!s->has_logits) return -ENODATA;
+    int32_t id = ht_sampler_draw(sampler->sampler, s->logits, s->tokens, s->n_tokens, s->id, detail ? &d : NULL);
+    if (id < 0 || !detail) return id;
+    _Static_assert(sizeof(detail->top) == sizeof(d.top), "as many alternatives outside as inside");
+    *detail = (hearth_sampled){.id = d.id, .logprob = d.logprob, .n_top = d.n_top};
+    for (int32_t i = 0; i < d.n_top; i++) detail->top[i] = (hearth_token_logprob){d.top[i].id, d.top[i].logprob};
+    return id;
+}
+
+/* ---- generated text ------------------------------------------------------------------------------------- */
+
+int hearth_text_open(hearth_text **out, const hearth_vocab *vocab, const hearth_text_options *o, hearth_error *error)
+{
+    ht_error err = {0};
+    hearth_text *t = ht_calloc(1, sizeof(*t));
+
+    *out = NULL;
+    int r = t ? ht_text_open(&t->text, vocab->tokenizer, o->stop, o->n_stop, o->special, o->continues, &err)
+              : ht_fail(&err, -ENOMEM, "out of memory for generated text");
+    if (r < 0) ht_free(t);
+    else *out = t;
+    return give_error(r < 0 ? r : 0, &err, error);
+}
+
+void hearth_text_close(hearth_text **text)
+{
+    if (!*text) return;
+    ht_text_close(&(*text)->text);
+    ht_free(*text);
+    *text = NULL;
+}
+
+int hearth_text_feed(hearth_text *text, int32_t id, const char **out, size_t *bytes)
+{
+    return ht_text_feed(&text->text, id, out, bytes);
+}
+
+int32_t hearth_text_stop(const hearth_text *text) { return text->text.stop.found; }
+void hearth_text_reset(hearth_text *text) { ht_text_reset(&text->text); }
+
+/* One token: sampled, shown, and, if generation goes on, computed. Returns why it ends, 0 to go on, or an error. */
+static int generate_one(hearth_session *session, hearth_sampler *sampler, const hearth_generate_options *o,
+                        hearth_text *text, hearth_generated *out, hearth_error *error)
+{
+    ht_session *s = session->session;
+    hearth_sampled token = {0};
+    const char *bytes = "";
+    size_t n = 0;
+    ht_error err = {0};
+
+    if (atomic_load_explicit(&s->engine->cancel, memory_order_relaxed)) return HEARTH_FINISH_CANCELED;
+    token.id = hearth_sample(sampler, session, o->logprobs ? &token : NULL);
+    if (token.id < 0)
+        return give_error(ht_fail(&err, token.id, "%s", token.id == -ENODATA ? "the session has no logits to go on from"
+                                                                             : "no logit of the model is a number"),
+                          &err, error);
+    out->n_tokens++;
+    bool end = !o->ignore_end && ht_tokenizer_is_end(session->engine->vocab.tokenizer, token.id);
+    int found = end ? 0 : hearth_text_feed(text, token.id, &bytes, &n);
+    bool go_on = !o->sink || o->sink(o->user, &token, bytes, n);
+    if (end) return HEARTH_FINISH_END;
+    if (found) return HEARTH_FINISH_STOP;
+    if (!go_on) return HEARTH_FINISH_SINK;
+    if (out->n_tokens == o->max_tokens) return HEARTH_FINISH_LENGTH;
+    if (s->n_tokens == s->context) return HEARTH_FINISH_CONTEXT;
+    int r = hearth_session_append(session, token.id, error);
+    return r == -ECANCELED ? HEARTH_FINISH_CANCELED : r;
+}
+
+int hearth_generate(hearth_session *session, hearth_sampler *sampler, const hearth_generate_options *o,
+                    hearth_generated *out, hearth_error *error)
+{
+    ht_error err = {0};
+    hearth_text *text;
+    int r;
+
+    *out = (hearth_generated){.stop = -1};
+    if (o->max_tokens < 0)
+        return give_error(ht_fail(&err, -EINVAL, "%d tokens to generate", o->max_tokens), &err, error);
+    r = hearth_text_open(&text, &session->engine->vocab, &o->text, error);
+    if (r < 0) return r;
+    do r = generate_one(session, sampler, o, text, out, error);
+    while (r == 0);
+    if (r > 0) {
+        const char *rest;
+        size_t n;
+        out->finish = (hearth_finish)r;
+        out->stop = hearth_text_stop(text);
+        hearth_text_feed(text, -1, &rest, &n);
+        if (n && o->sink && r != HEARTH_FINISH_SINK) o->sink(o->user, &(hearth_sampled){.id = -1}, rest, n);
+    }
+    hearth_text_close(&text);
+    return r < 0 ? r : 0;
+}
+
+const char *hearth_build_info(void)
+{
+#if defined(__clang__)
+#define HEARTH_COMPILER "clang " __clang_version__
+#else
+#define HEARTH_COMPILER "gcc " __VERSION__
+#endif
+    return "hearth " HEARTH_VERSION ", " HEARTH_COMPILER ", without CUDA: this version computes on the CPU alone";
+}
