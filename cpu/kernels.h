@@ -54,9 +54,10 @@ typedef struct ht_kernels {
     /* Quantise a row of activations; bit-identical on every level. */
     void (*act_quantize)(const float *x, void *row, int64_t cols);
 
-    /* y = x * gain / sqrt(mean(x^2) + eps). y may be x. gain NULL: 1. Sum of squares: fixed 16-lane tree. */
+    /* Norms, activations and RoPE give the same bits on every level: sums in 16 lanes (index mod 16), then a tree. */
+    /* y = x * gain / sqrt(mean(x^2) + eps). y may be x. gain NULL: 1. */
     void (*rms_norm)(float *y, const float *x, const float *gain, float eps, int64_t n);
-    /* y = (x - mean) / sqrt(var + eps) * gain + bias; bias may be NULL. */
+    /* y = (x - mean) / sqrt(var + eps) * gain + bias; y may be x; gain and bias may be NULL. */
     void (*layer_norm)(float *y, const float *x, const float *gain, const float *bias, float eps, int64_t n);
 
     /* h = act(g) * u, or act(g) when u is NULL; h may be g. One exp for all of hearth: ht_expf (core/base). */
@@ -69,15 +70,27 @@ typedef struct ht_kernels {
     void (*rope_interleaved)(float *head, const float *cos_sin, int64_t dims);
     void (*rope_halves)(float *head, const float *cos_sin, int64_t dims);
 
-    /* One KV tile of attention for `m` query rows (heads that share a KV head, or query columns of one head).
-     *   s = scale * q[i] . K[t];  running softmax over t in [first[i], limit[i]):  max[i], sum[i], acc[i][e]
-     * k: [HT_KV_TILE] rows of k_row_bytes; v likewise; q and acc: [m] rows at the strides given (elements). State is
-     * carried over tiles by the caller, beginning with max = -INFINITY, sum = 0, acc = 0; the result is acc / sum.
-     * A row's result does not depend on the other rows. By KV type: F32, F16, Q8_0, Q4_0. */
-    void (*attend[HT_TYPE_COUNT])(const float *q, int64_t q_stride, int32_t m, const void *k, size_t k_row_bytes,
-                                  const void *v, size_t v_row_bytes, int32_t head_dim, float scale,
-                                  const int32_t *first, const int32_t *limit, float *max, float *sum, float *acc,
-                                  int64_t acc_stride);
+    /* Attention over one KV tile (HT_KV_TILE tokens) for `m` query rows (heads that share a KV head, of one or several
+     * columns), in three steps, by the cache types of K and V (F32, F16, Q8_0, Q4_0). A row's result does not depend on
+     * the other rows. Tokens [begin, end) of the tile are visible to some row; others may hold anything.
+     *
+     *   scores   s[i][t] = q[i] . K[t]                 t in [begin, end); s: [m][HT_KV_TILE], the rest is left undefined
+     *   softmax  s[i][t] = exp(scale s[i][t] - max')   and 0 outside of [first[i], limit[i]); max' = the running maximum,
+     *            carry[i] = exp(max - max'), sum[i] = sum[i] carry[i] + sum_t s[i][t]
+     *   mix      acc[i] = acc[i] carry[i] + sum_t s[i][t] V[t]
+     *
+     * State is carried over tiles by the caller, beginning with max = -INFINITY, sum = 0, acc = 0; the result is
+     * acc / sum. A row that sees no token of the tile keeps its state. All levels give the same bits: sums over e and
+     * over t in 16 lanes (index mod 16) of fused multiply-adds, then a tree; mix in order of t.
+     * next, next_bytes: what will be read after this, to be prefetched along the way; NULL: nothing. */
+    void (*attend_scores[HT_TYPE_COUNT])(float *s, const float *q, int64_t q_stride, int32_t m, const void *k,
+                                         size_t k_row_bytes, int32_t head_dim, int32_t begin, int32_t end,
+                                         const void *next, size_t next_bytes);
+    void (*attend_softmax)(float *s, int32_t m, float scale, const int32_t *first, const int32_t *limit, float *max,
+                           float *sum, float *carry);
+    void (*attend_mix[HT_TYPE_COUNT])(float *acc, int64_t acc_stride, const float *s, const float *carry, int32_t m,
+                                      const void *v, size_t v_row_bytes, int32_t head_dim, int32_t begin, int32_t end,
+                                      const void *next, size_t next_bytes);
     /* Store one row of K or V in the cache type. */
     void (*kv_store[HT_TYPE_COUNT])(const float *in, void *row, int64_t n);
 } ht_kernels;
