@@ -1,0 +1,16 @@
+#!/bin/sh
+# Each header compiles alone; hearth.h and blocks.h in C++ too. Usage: headers.sh SOURCE-FOLDER CC CXX
+set -u
+cd "$1" || exit 1
+cc=$2 cxx=$3 checked=0 bad=0
+flags="-I. -D_GNU_SOURCE -fsyntax-only -Wall -Wextra -Werror -Wno-unused-function"
+for header in hearth.h $(find core cpu gpu offload predictor cli tests bench -name '*.h' 2>/dev/null | sort); do
+    printf '#include "%s"\n' "$header" | "$cc" $flags -std=gnu11 -x c - || { echo "does not compile alone: $header"; bad=1; }
+    checked=$((checked + 1))
+done
+for header in hearth.h core/model/blocks.h; do
+    printf '#include "%s"\n' "$header" | "$cxx" $flags -std=c++17 -x c++ - || { echo "does not compile as C++: $header"; bad=1; }
+done
+[ "$checked" -ge 20 ] || { echo "only $checked headers found"; bad=1; }
+echo "$checked headers checked"
+exit $bad
