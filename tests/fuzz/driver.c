@@ -52,7 +52,7 @@ static void on_death(int number)
 
 void __sanitizer_set_death_callback(void (*callback)(void)) __attribute__((weak));
 
-static void run(fuzzer *f, const uint8_t *data, size_t size)
+static void run_one(fuzzer *f, const uint8_t *data, size_t size)
 {
     current = data;
     current_size = size;
@@ -86,41 +86,59 @@ static void add_path(fuzzer *f, const char *path)
     f->seeds[f->n_seeds++] = s;
 }
 
-/* A few edits: flips, interesting values, cuts, doubled and moved stretches. Every run i is a function of the seed. */
-static size_t mutate(const fuzzer *f, uint64_t i, uint8_t *out)
+/* Random choices of one run: every run i is a function of the seed. */
+typedef struct chance {
+    uint64_t seed, run;
+    uint32_t draw;
+} chance;
+
+static size_t pick(chance *c, size_t n)
+{
+    return (size_t)(ht_random_uniform(c->seed, 0, c->run, c->draw++) * (double)n);
+}
+
+/* Half of the edits fall into the first 512 bytes: headers are where lies do harm. */
+static size_t place(chance *c, size_t size)
+{
+    return pick(c, size > 512 && pick(c, 2) ? 512 : size);
+}
+
+/* One edit: a flipped bit, a byte, an interesting value, a cut, a moved stretch, or more bytes. Returns the size. */
+static size_t edit(chance *c, uint8_t *out, size_t size, size_t max_len)
 {
     static const uint64_t interesting[] = {0, 1, 0x7f, 0x80, 0xff, 0xffff, 0x7fffffff, 0x80000000, 0xffffffff,
                                            INT64_MAX, 1ull << 63, UINT64_MAX, UINT64_MAX - 31, 1ull << 32, 1ull << 61};
-    uint32_t draw = 0;
-#define PICK(n) ((size_t)(ht_random_uniform(f->random_seed, 0, i, draw++) * (double)(n)))
-    const seed *s = &f->seeds[PICK(f->n_seeds)];
+    size_t kind = size ? pick(c, 6) : 5;
+    if (kind == 3) return pick(c, size + 1);
+    if (kind == 5) {
+        for (size_t n = pick(c, 32); n > 0 && size < max_len; n--) out[size++] = (uint8_t)pick(c, 256);
+        return size;
+    }
+    size_t at = place(c, size);
+    if (kind == 0) {
+        out[at] ^= (uint8_t)(1u << pick(c, 8));
+    } else if (kind == 1) {
+        out[at] = (uint8_t)pick(c, 256);
+    } else if (kind == 2) {
+        size_t width = (size_t)1 << pick(c, 4);
+        uint64_t v = interesting[pick(c, sizeof interesting / sizeof *interesting)];
+        memcpy(out + at, &v, width < size - at ? width : size - at);
+    } else {
+        size_t to = place(c, size), n = pick(c, 64);
+        if (n > size - at) n = size - at;
+        if (n > size - to) n = size - to;
+        memmove(out + to, out + at, n);
+    }
+    return size;
+}
+
+static size_t mutate(const fuzzer *f, uint64_t run, uint8_t *out)
+{
+    chance c = {.seed = f->random_seed, .run = run};
+    const seed *s = &f->seeds[pick(&c, f->n_seeds)];
     size_t size = s->size < f->max_len ? s->size : f->max_len;
     memcpy(out, s->data, size);
-    /* Half of the edits fall into the first 512 bytes: headers are where lies do harm. */
-#define PLACE() (PICK(2) && size > 512 ? PICK(512) : PICK(size))
-    for (size_t edits = 1 + PICK(8); edits > 0; edits--) {
-        size_t kind = size ? PICK(6) : 5;
-        if (kind == 0) {
-            out[PLACE()] ^= (uint8_t)(1u << PICK(8));
-        } else if (kind == 1) {
-            out[PLACE()] = (uint8_t)PICK(256);
-        } else if (kind == 2) {
-            size_t at = PLACE(), width = (size_t)1 << PICK(4);
-            uint64_t v = interesting[PICK(sizeof interesting / sizeof *interesting)];
-            memcpy(out + at, &v, width < size - at ? width : size - at);
-        } else if (kind == 3) {
-            size = PICK(size + 1);
-        } else if (kind == 4) {
-            size_t from = PLACE(), to = PLACE(), n = PICK(64);
-            if (n > size - from) n = size - from;
-            if (n > size - to) n = size - to;
-            memmove(out + to, out + from, n);
-        } else {
-            for (size_t n = PICK(32); n > 0 && size < f->max_len; n--) out[size++] = (uint8_t)PICK(256);
-        }
-    }
-#undef PICK
-#undef PLACE
+    for (size_t edits = 1 + pick(&c, 8); edits > 0; edits--) size = edit(&c, out, size, f->max_len);
     return size;
 }
 
@@ -151,7 +169,7 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < sizeof deaths / sizeof *deaths; i++) signal(deaths[i], on_death);
     if (__sanitizer_set_death_callback) __sanitizer_set_death_callback(save_current);
 
-    for (size_t i = 0; i < f.n_seeds; i++) run(&f, f.seeds[i].data, f.seeds[i].size);
+    for (size_t i = 0; i < f.n_seeds; i++) run_one(&f, f.seeds[i].data, f.seeds[i].size);
     uint8_t *scratch = malloc(f.max_len + 1);
     if (!scratch) return 1;
     double end = ht_now() + f.seconds;
@@ -160,7 +178,7 @@ int main(int argc, char **argv)
         uint8_t *exact = malloc(size ? size : 1); /* of just this size, so that ASan sees a read past it */
         if (!exact) return 1;
         memcpy(exact, scratch, size);
-        run(&f, exact, size);
+        run_one(&f, exact, size);
         free(exact);
     }
     printf("%llu runs from %zu seeds, no fault\n", (unsigned long long)f.runs, f.n_seeds);

@@ -3,6 +3,7 @@
 #include "core/base/memory.h"
 #include "core/model/gguf_write.h"
 #include "tests/model/gguf_build.h"
+#include "tests/support/data.h"
 #include "tests/support/harness.h"
 
 #include <math.h>
@@ -243,19 +244,17 @@ Test(gguf, survives_failing_allocations)
 
 /* ---- files ---- */
 
-static char folder[] = "/tmp/hearth-gguf-XXXXXX";
-static char path[256];
+static char folder[TEST_PATH_MAX];
+static char path[TEST_PATH_MAX + 64];
 
 static void make_folder(void)
 {
-    cr_assert(mkdtemp(folder) != NULL);
+    test_temp_dir(folder);
 }
 
 static void remove_folder(void)
 {
-    char command[64];
-    snprintf(command, sizeof command, "rm -rf %s", folder);
-    cr_assert_eq(system(command), 0);
+    test_temp_remove(folder);
 }
 
 static const char *in_folder(const char *name)

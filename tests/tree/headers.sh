@@ -4,7 +4,7 @@ set -u
 cd "$1" || exit 1
 cc=$2 cxx=$3 checked=0 bad=0
 flags="-I. -D_GNU_SOURCE -fsyntax-only -Wall -Wextra -Werror -Wno-unused-function"
-for header in hearth.h $(find core cpu gpu offload predictor cli tests bench -name '*.h' 2>/dev/null | sort); do
+for header in hearth.h $(find core cpu gpu offload predictor cli tests/support -name '*.h' 2>/dev/null | sort); do
     printf '#include "%s"\n' "$header" | "$cc" $flags -std=gnu11 -x c - || { echo "does not compile alone: $header"; bad=1; }
     checked=$((checked + 1))
 done
