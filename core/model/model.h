@@ -45,7 +45,8 @@ typedef struct ht_shape {
     ht_rope rope;
 } ht_shape;
 
-/* A range of rows of a stored tensor; tensor < 0: absent. Fused tensors (phi-3's QKV) are several ranges of one. */
+/* A range of rows of a stored tensor (of elements, when it is a vector); tensor < 0: absent. Fused tensors (phi-3's
+ * QKV) are several ranges of one. */
 typedef struct ht_tensor_ref { int32_t tensor; int64_t row; int64_t rows; } ht_tensor_ref;
 
 /* Shapes are (rows, cols). E = n_experts. */
@@ -77,7 +78,7 @@ typedef struct ht_model {
 } ht_model;
 
 /* Opens a model file. Unknown architectures, missing tensors and wrong shapes are errors that name them, with the
- * expected and the found shape. */
+ * expected and the found shape; so are tensors that the architecture as hearth knows it does not have. */
 int ht_model_open(ht_model **out, const char *path, ht_error *err);
 void ht_model_close(ht_model **model);
 

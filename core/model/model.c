@@ -1,0 +1,269 @@
+/* Opening a model: metadata to shape (model_arch.c), names to typed references. Every tensor that the architecture
+ * has must be there with its shape, and every tensor that is there must be one that the architecture has: a tensor
+ * that would be left out means that the model computes something else. */
+#include "core/model/model.h"
+
+#include "core/base/memory.h"
+#include "core/model/model_arch.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+typedef struct builder {
+    const ht_architecture *arch;
+    ht_model *m;
+    bool *used;      /* [n_tensors], owned */
+    ht_error *err;
+    int rc;          /* the first failure; later calls do nothing */
+} builder;
+
+static const ht_tensor_ref absent = {.tensor = -1};
+
+/* Finds a tensor of (rows, cols); rows 0: a vector of cols elements; rows -1: as many as there are. */
+static int32_t find(builder *b, ht_presence presence, int64_t rows, int64_t cols, const char *name)
+{
+    if (b->rc < 0 || presence == HT_ABSENT) return -1;
+    char expected[64];
+    if (rows == 0) snprintf(expected, sizeof expected, "(%" PRId64 ")", cols);
+    else if (rows < 0) snprintf(expected, sizeof expected, "(*, %" PRId64 ")", cols);
+    else snprintf(expected, sizeof expected, "(%" PRId64 ", %" PRId64 ")", rows, cols);
+    int32_t i = ht_tensor_find(b->m->dir, name);
+    if (i < 0) {
+        if (presence == HT_REQUIRED)
+            b->rc = ht_fail(b->err, -EINVAL, "tensor %s is missing, expected with shape %s", name, expected);
+        return -1;
+    }
+    const ht_tensor_info *t = &b->m->dir->tensors[i];
+    bool good = t->dim[0] == cols && t->dim[2] == 1 && t->dim[3] == 1;
+    good = good && (rows == 0 ? t->dim[1] == 1 : rows < 0 ? t->dim[1] <= INT32_MAX : t->dim[1] == rows);
+    if (!good) {
+        char found[96];
+        int n = 0;
+        for (int k = t->n_dims - 1; k >= 0; k--)
+            n += snprintf(found + n, sizeof found - (size_t)n, "%s%" PRId64, n ? ", " : "(", t->dim[k]);
+        b->rc = ht_fail(b->err, -EINVAL, "tensor %s has shape %s), expected %s", name, found, expected);
+        return -1;
+    }
+    b->used[i] = true;
+    return i;
+}
+
+/* The same for a tensor of a layer, "blk.<layer>.<what>". */
+static int32_t find_in_layer(builder *b, ht_presence presence, int64_t rows, int64_t cols, int32_t layer,
+                             const char *what)
+{
+    char name[64];
+    snprintf(name, sizeof name, "blk.%d.%s", layer, what);
+    return find(b, presence, rows, cols, name);
+}
+
+static ht_tensor_ref range(int32_t tensor, int64_t row, int64_t rows)
+{
+    return tensor < 0 ? absent : (ht_tensor_ref){.tensor = tensor, .row = row, .rows = rows};
+}
+
+static ht_tensor_ref vector(builder *b, ht_presence p, int64_t n, int32_t layer, const char *what)
+{
+    return range(find_in_layer(b, p, 0, n, layer, what), 0, n);
+}
+
+static ht_tensor_ref matrix(builder *b, int64_t rows, int64_t cols, int32_t layer, const char *what)
+{
+    return range(find_in_layer(b, HT_REQUIRED, rows, cols, layer, what), 0, rows);
+}
+
+static void take_attention(builder *b, ht_layer_refs *r, int32_t l)
+{
+    const ht_architecture *a = b->arch;
+    const ht_shape *s = &b->m->shape;
+    int64_t d = s->n_embd, q = (int64_t)s->n_heads * s->head_dim, kv = (int64_t)s->n_kv_heads * s->head_dim;
+    r->attn_norm = vector(b, HT_REQUIRED, d, l, "attn_norm.weight");
+    r->attn_norm_bias = vector(b, a->norm == HT_NORM_LAYER ? HT_REQUIRED : HT_ABSENT, d, l, "attn_norm.bias");
+    if (a->fused_qkv) {
+        int32_t w = find_in_layer(b, HT_REQUIRED, q + 2 * kv, d, l, "attn_qkv.weight");
+        int32_t bias = find_in_layer(b, a->qkv_bias, 0, q + 2 * kv, l, "attn_qkv.bias");
+        r->q = range(w, 0, q);
+        r->k = range(w, q, kv);
+        r->v = range(w, q + kv, kv);
+        r->q_bias = range(bias, 0, q);
+        r->k_bias = range(bias, q, kv);
+        r->v_bias = range(bias, q + kv, kv);
+    } else {
+        r->q = matrix(b, q, d, l, "attn_q.weight");
+        r->k = matrix(b, kv, d, l, "attn_k.weight");
+        r->v = matrix(b, kv, d, l, "attn_v.weight");
+        r->q_bias = vector(b, a->qkv_bias, q, l, "attn_q.bias");
+        r->k_bias = vector(b, a->qkv_bias, kv, l, "attn_k.bias");
+        r->v_bias = vector(b, a->qkv_bias, kv, l, "attn_v.bias");
+    }
+    r->q_norm = vector(b, a->qk_norm, s->head_dim, l, "attn_q_norm.weight");
+    r->k_norm = vector(b, a->qk_norm, s->head_dim, l, "attn_k_norm.weight");
+    r->o = matrix(b, d, q, l, "attn_output.weight");
+    r->o_bias = vector(b, a->o_bias, d, l, "attn_output.bias");
+}
+
+static void take_ffn(builder *b, ht_layer_refs *r, int32_t l)
+{
+    const ht_architecture *a = b->arch;
+    const ht_shape *s = &b->m->shape;
+    int64_t d = s->n_embd, f = s->n_ff;
+    r->router = absent;
+    r->ffn_norm = vector(b, HT_REQUIRED, d, l, "ffn_norm.weight");
+    r->ffn_norm_bias = vector(b, a->norm == HT_NORM_LAYER ? HT_REQUIRED : HT_ABSENT, d, l, "ffn_norm.bias");
+    if (a->fused_gate_up) {
+        int32_t w = find_in_layer(b, HT_REQUIRED, 2 * f, d, l, "ffn_up.weight");
+        int32_t bias = find_in_layer(b, a->ffn_bias, 0, 2 * f, l, "ffn_up.bias");
+        r->gate = range(w, 0, f);
+        r->up = range(w, f, f);
+        r->gate_bias = range(bias, 0, f);
+        r->up_bias = range(bias, f, f);
+    } else {
+        r->gate = a->gated ? matrix(b, f, d, l, "ffn_gate.weight") : absent;
+        r->up = matrix(b, f, d, l, "ffn_up.weight");
+        r->gate_bias = vector(b, a->gated ? a->ffn_bias : HT_ABSENT, f, l, "ffn_gate.bias");
+        r->up_bias = vector(b, a->ffn_bias, f, l, "ffn_up.bias");
+    }
+    r->down = matrix(b, d, f, l, "ffn_down.weight");
+    r->down_bias = vector(b, a->ffn_bias, d, l, "ffn_down.bias");
+}
+
+/* RoPE divisors: llama 3.1's, or phi-3's two sets. Of these the short one is used, and the context is limited to the
+ * range it is for: the long one changes all positions as soon as the context is longer. */
+static void take_rope(builder *b)
+{
+    ht_shape *s = &b->m->shape;
+    int64_t n = s->rope.dims / 2;
+    s->rope.freqs = find(b, HT_OPTIONAL, 0, n, "rope_freqs.weight");
+    int32_t factors = find(b, HT_OPTIONAL, 0, n, "rope_factors_short.weight");
+    find(b, factors >= 0 ? HT_REQUIRED : HT_ABSENT, 0, n, "rope_factors_long.weight");
+    if (factors < 0 || b->rc < 0) return;
+    s->rope.freqs = factors;
+    if (s->n_context > s->rope.original_context) s->n_context = s->rope.original_context;
+}
+
+static void take_all(builder *b)
+{
+    ht_model *m = b->m;
+    int64_t d = m->shape.n_embd;
+    int32_t embd = find(b, HT_REQUIRED, -1, d, "token_embd.weight");
+    if (b->rc < 0) return;
+    int64_t rows = m->dir->tensors[embd].dim[1];
+    m->shape.n_vocab = (int32_t)rows;
+    m->embd = range(embd, 0, rows);
+    int32_t output = find(b, HT_OPTIONAL, rows, d, "output.weight");
+    m->output = output < 0 ? m->embd : range(output, 0, rows);
+    m->output_norm = range(find(b, HT_REQUIRED, 0, d, "output_norm.weight"), 0, d);
+    m->output_norm_bias = range(find(b, b->arch->norm == HT_NORM_LAYER ? HT_REQUIRED : HT_ABSENT, 0, d,
+                                     "output_norm.bias"), 0, d);
+    take_rope(b);
+    for (int32_t l = 0; l < m->shape.n_layers; l++) {
+        take_attention(b, &m->layers[l], l);
+        take_ffn(b, &m->layers[l], l);
+    }
+}
+
+/* Tensors that say nothing of their own: tables that older converters wrote. */
+static bool is_ignored(const char *name)
+{
+    static const char *const ends[] = {".attn_rot_embd", ".attn_rot_embd.weight", ".rotary_emb.inv_freq"};
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+        size_t n = strlen(name), e = strlen(ends[i]);
+        if (n >= e && strcmp(name + n - e, ends[i]) == 0) return true;
+    }
+    return strncmp(name, "hearth.", 7) == 0;
+}
+
+static void count(builder *b)
+{
+    const ht_tensor_dir *dir = b->m->dir;
+    for (int32_t i = 0; i < dir->n_tensors && b->rc >= 0; i++) {
+        const ht_tensor_info *t = &dir->tensors[i];
+        if (!b->used[i]) {
+            if (!is_ignored(t->name))
+                b->rc = ht_fail(b->err, -ENOTSUP, "tensor %s is not part of the architecture %s as hearth knows it",
+                                t->name, b->arch->name);
+            continue;
+        }
+        b->m->weight_bytes += t->bytes;
+        b->m->n_parameters += (uint64_t)(t->dim[0] * t->dim[1] * t->dim[2] * t->dim[3]);
+    }
+}
+
+static void check_vocabulary(builder *b)
+{
+    const ht_gguf_value *tokens = ht_gguf_find(&b->m->gguf, "tokenizer.ggml.tokens");
+    if (b->rc < 0 || !tokens || tokens->kind != HT_GGUF_ARRAY) return;
+    if (tokens->count > (uint64_t)b->m->shape.n_vocab)
+        b->rc = ht_fail(b->err, -EINVAL, "tokenizer.ggml.tokens has %" PRIu64 " tokens, token_embd.weight has %d rows",
+                        tokens->count, b->m->shape.n_vocab);
+}
+
+/* general.name, or the last part of the path. */
+static char *name_of(const ht_gguf *g, const char *path)
+{
+    ht_gguf_string s;
+    if (ht_gguf_get_string(g, "general.name", &s, NULL) == 1 && s.len > 0 && s.len < 200 && !memchr(s.data, 0, s.len))
+        return ht_strndup(s.data, s.len);
+    const char *slash = strrchr(path, '/');
+    return ht_strdup(slash ? slash + 1 : path);
+}
+
+static int build(ht_model *m, const char *path, ht_error *err)
+{
+    ht_gguf_string arch_name = {0};
+    int rc = ht_gguf_get_string(&m->gguf, "general.architecture", &arch_name, err);
+    if (rc < 0) return rc;
+    if (rc == 0) return ht_fail(err, -EINVAL, "general.architecture is missing");
+    const ht_architecture *arch = ht_architecture_find(arch_name.data, arch_name.len);
+    if (!arch)
+        return ht_fail(err, -ENOTSUP, "the architecture \"%.*s\" is not supported; supported are: %s",
+                       (int)(arch_name.len < 64 ? arch_name.len : 64), arch_name.data, ht_architecture_names());
+    if ((rc = ht_shape_read(&m->shape, arch, &m->gguf, err)) < 0) return rc;
+    builder b = {.arch = arch, .m = m, .err = err};
+    m->architecture = ht_strdup(arch->name);
+    m->name = name_of(&m->gguf, path);
+    m->layers = ht_calloc((size_t)m->shape.n_layers, sizeof *m->layers);
+    b.used = ht_calloc((size_t)m->dir->n_tensors, sizeof *b.used);
+    if (m->architecture && m->name && m->layers && b.used) {
+        take_all(&b);
+        check_vocabulary(&b);
+        count(&b);
+    } else {
+        b.rc = ht_fail(err, -ENOMEM, "out of memory for %d layers", m->shape.n_layers);
+    }
+    ht_free(b.used);
+    return b.rc;
+}
+
+int ht_model_open(ht_model **out, const char *path, ht_error *err)
+{
+    *out = NULL;
+    ht_model *m = ht_calloc(1, sizeof *m);
+    if (!m) return ht_fail(err, -ENOMEM, "%s: out of memory", path);
+    int rc = ht_gguf_open(&m->gguf, path, err);
+    if (rc == 0) {
+        m->dir = &m->gguf.dir;
+        rc = build(m, path, err);
+        if (rc < 0) ht_error_prefix(err, "%s", path);
+    }
+    if (rc < 0) {
+        ht_model_close(&m);
+        return rc;
+    }
+    *out = m;
+    return 0;
+}
+
+void ht_model_close(ht_model **model)
+{
+    ht_model *m = *model;
+    if (!m) return;
+    ht_free(m->architecture);
+    ht_free(m->name);
+    ht_free(m->layers);
+    ht_gguf_close(&m->gguf);
+    ht_free(m);
+    *model = NULL;
+}
