@@ -107,6 +107,8 @@ typedef struct ht_store_ops {
     /* Fills *out. 0: `ready` has happened; 1: it will (wait for `ready`); negative: nothing is held. At most
      * HT_STORE_LEASES leases are held at once; a store must be able to hold that many. */
     int (*acquire)(ht_store *s, const ht_unit *unit, ht_lease *out, ht_error *err);
+    /* The engine has queued all its use of the lease, but a device may not have done it yet: a store that reuses the
+     * memory first waits, in the device's queue, for what was queued till now. */
     void (*release)(ht_store *s, ht_lease *lease);
     /* Pages `ids` of `layer`, for reading and (those in [first_written, n)) writing. Results as acquire. */
     int (*kv_acquire)(ht_store *s, int32_t layer, const int32_t *ids, int32_t n, int32_t first_written,

@@ -1,0 +1,214 @@
+/* The RAM store: every way of loading gives the file's bytes, views are cut where units say, and what is wrong with a
+ * file is said with its name. */
+#include "core/base/memory.h"
+#include "offload/ram_store.h"
+#include "tests/support/data.h"
+#include "tests/support/fail.h"
+#include "tests/support/harness.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static const char *const model_file = "models/kjv-relu-7m/kjv-relu-7m-q4.gguf";
+
+typedef struct fixture {
+    char path[TEST_PATH_MAX];
+    ht_load_mode load;
+    ht_model *model;
+    ht_store *store;
+    ht_load_stats stats;
+} fixture;
+
+static int open_store(void *context, ht_error *err)
+{
+    fixture *f = context;
+    ht_kv_layout kv;
+    int r = ht_model_open(&f->model, f->path, err);
+    if (r < 0) return r;
+    r = ht_kv_layout_init(&kv, &f->model->shape, HT_F16, HT_F16, err);
+    if (r >= 0)
+        r = ht_ram_store_open(&f->store,
+                              &(ht_ram_store_options){.model = f->model, .kv = kv, .kv_pages = 3, .load = f->load, .quiet = true},
+                              &f->stats, err);
+    if (r < 0) ht_model_close(&f->model);
+    return r;
+}
+
+static void close_store(void *context)
+{
+    fixture *f = context;
+    f->store->ops->close(f->store);
+    f->store = NULL;
+    ht_model_close(&f->model);
+}
+
+static void open_or_skip(fixture *f, ht_load_mode load)
+{
+    ht_error err = {0};
+    f->load = load;
+    if (!test_data(f->path, model_file)) cr_skip_test("no %s", model_file);
+    cr_assert_eq(open_store(f, &err), 0, "%s", err.text);
+}
+
+/* The matrix holds exactly the bytes that the file has for rows [ref.row, ref.row + rows). */
+static void check_matrix(const fixture *f, ht_tensor_ref ref, ht_matrix m)
+{
+    const ht_tensor_info *t = &f->model->dir->tensors[ref.tensor];
+    const uint8_t *in_file = f->model->dir->files[t->file].data + t->offset + (size_t)ref.row * m.row_bytes;
+    cr_assert_eq(m.rows, ref.rows);
+    cr_assert_eq(m.cols, t->dim[0]);
+    cr_assert_eq(m.type, t->type);
+    cr_assert(memcmp(m.data, in_file, (size_t)m.rows * m.row_bytes) == 0, "%s", t->name);
+}
+
+static ht_unit whole_ffn(const fixture *f, int32_t layer)
+{
+    return (ht_unit){.kind = HT_UNIT_FFN, .layer = layer, .expert_end = 1, .neuron_end = f->model->shape.n_ff};
+}
+
+static void check_units(const fixture *f)
+{
+    ht_store *s = f->store;
+    ht_lease lease;
+    cr_assert_eq(s->ops->acquire(s, &(ht_unit){.kind = HT_UNIT_EMBEDDING}, &lease, NULL), 0);
+    check_matrix(f, f->model->embd, lease.u.embedding.table);
+    s->ops->release(s, &lease);
+    for (int32_t l = 0; l < f->model->shape.n_layers; l++) {
+        const ht_layer_refs *refs = &f->model->layers[l];
+        cr_assert_eq(s->ops->acquire(s, &(ht_unit){.kind = HT_UNIT_ATTENTION, .layer = l}, &lease, NULL), 0);
+        cr_assert_eq(ht_event_poll(lease.ready), 1);
+        check_matrix(f, refs->q, lease.u.attention.q);
+        check_matrix(f, refs->o, lease.u.attention.o);
+        cr_assert(lease.u.attention.norm != NULL && lease.u.attention.q_bias == NULL);
+        s->ops->release(s, &lease);
+        ht_unit unit = whole_ffn(f, l);
+        cr_assert_eq(s->ops->acquire(s, &unit, &lease, NULL), 0);
+        check_matrix(f, refs->gate, lease.u.ffn.gate);
+        check_matrix(f, refs->up, lease.u.ffn.up);
+        check_matrix(f, refs->down, lease.u.ffn.down);
+        s->ops->release(s, &lease);
+    }
+    cr_assert_eq(s->ops->acquire(s, &(ht_unit){.kind = HT_UNIT_OUTPUT}, &lease, NULL), 0);
+    check_matrix(f, f->model->output, lease.u.output.head);
+    s->ops->release(s, &lease);
+}
+
+Test(ram_store, every_way_of_loading_gives_the_bytes_of_the_file)
+{
+    static const ht_load_mode modes[] = {HT_LOAD_AUTO, HT_LOAD_MMAP, HT_LOAD_READ};
+    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
+        fixture f = {0};
+        open_or_skip(&f, modes[i]);
+        check_units(&f);
+        close_store(&f);
+    }
+}
+
+/* A part of the neurons: rows of gate and up, columns of down. */
+Test(ram_store, neurons_are_cut_out_of_rows_and_columns)
+{
+    fixture f = {0};
+    open_or_skip(&f, HT_LOAD_READ);
+    ht_unit unit = whole_ffn(&f, 1);
+    ht_lease whole, part;
+    ht_error err = {0};
+    cr_assert_eq(f.store->ops->acquire(f.store, &unit, &whole, &err), 0);
+    unit.neuron_begin = 256;
+    unit.neuron_end = 512;
+    cr_assert_eq(f.store->ops->acquire(f.store, &unit, &part, &err), 0, "%s", err.text);
+    cr_assert_eq(part.u.ffn.gate.rows, 256);
+    cr_assert(part.u.ffn.gate.data == (const uint8_t *)whole.u.ffn.gate.data + 256 * whole.u.ffn.gate.row_bytes);
+    cr_assert_eq(part.u.ffn.down.cols, 256);
+    cr_assert_eq(part.u.ffn.down.row_bytes, whole.u.ffn.down.row_bytes);
+    const ht_type_info *down = ht_type_get(whole.u.ffn.down.type);
+    cr_assert(part.u.ffn.down.data == (const uint8_t *)whole.u.ffn.down.data + ht_row_bytes(down, 256));
+    unit.neuron_begin = 250; /* cuts a block */
+    cr_assert_eq(f.store->ops->acquire(f.store, &unit, &part, &err), -EINVAL);
+    cr_assert(strstr(err.text, "layer 1") != NULL, "%s", err.text);
+    unit.neuron_begin = 0;
+    unit.neuron_end = f.model->shape.n_ff + 32;
+    cr_assert_eq(f.store->ops->acquire(f.store, &unit, &part, &err), -EINVAL);
+    unit = (ht_unit){.kind = HT_UNIT_ATTENTION, .layer = f.model->shape.n_layers};
+    cr_assert_eq(f.store->ops->acquire(f.store, &unit, &part, &err), -EINVAL);
+    close_store(&f);
+}
+
+Test(ram_store, pages_of_layers_are_apart_and_are_copied_in_all_of_them)
+{
+    fixture f = {0};
+    open_or_skip(&f, HT_LOAD_MMAP);
+    ht_kv_lease lease;
+    const int32_t ids[] = {0, 2};
+    size_t bytes = f.store->kv.page_bytes;
+    for (int32_t l = 0; l < f.model->shape.n_layers; l++) {
+        cr_assert_eq(f.store->ops->kv_acquire(f.store, l, ids, 2, 0, &lease, NULL), 0);
+        memset(lease.page[0], 10 + l, bytes);
+        memset(lease.page[2], 100 + l, bytes);
+        f.store->ops->kv_release(f.store, &lease);
+    }
+    cr_assert_eq(f.store->ops->kv_copy(f.store, 2, 1, NULL), 0);
+    for (int32_t l = 0; l < f.model->shape.n_layers; l++) {
+        cr_assert_eq(f.store->ops->kv_acquire(f.store, l, ids, 2, 2, &lease, NULL), 0);
+        const uint8_t *p[3] = {lease.page[0], lease.page[1], lease.page[2]};
+        cr_assert_eq(p[0][0], 10 + l);
+        cr_assert_eq(p[0][bytes - 1], 10 + l);
+        cr_assert(memcmp(p[1], p[2], bytes) == 0);
+        cr_assert_eq(p[1][bytes - 1], 100 + l);
+        f.store->ops->kv_release(f.store, &lease);
+    }
+    close_store(&f);
+}
+
+/* Weights that vanish between opening the model and loading it. */
+Test(ram_store, a_file_that_shrinks_is_an_error_that_names_it)
+{
+    fixture f = {0};
+    ht_error err = {0};
+    char dir[TEST_PATH_MAX], path[TEST_PATH_MAX + 16], source[TEST_PATH_MAX];
+    if (!test_data(source, model_file)) cr_skip_test("no %s", model_file);
+    test_temp_dir(dir);
+    snprintf(path, sizeof path, "%s/model.gguf", dir);
+    char command[3 * TEST_PATH_MAX];
+    snprintf(command, sizeof command, "cp '%s' '%s'", source, path);
+    cr_assert_eq(system(command), 0);
+    snprintf(f.path, sizeof f.path, "%.*s", TEST_PATH_MAX - 1, path);
+    ht_kv_layout kv;
+    cr_assert_eq(ht_model_open(&f.model, f.path, &err), 0, "%s", err.text);
+    cr_assert_eq(ht_kv_layout_init(&kv, &f.model->shape, HT_F16, HT_F16, &err), 0);
+    struct stat st;
+    cr_assert_eq(stat(path, &st), 0);
+    cr_assert_eq(truncate(path, st.st_size / 2), 0);
+    ht_ram_store_options options = {.model = f.model, .kv = kv, .kv_pages = 1, .load = HT_LOAD_READ, .quiet = true};
+    cr_assert_eq(ht_ram_store_open(&f.store, &options, NULL, &err), -EIO);
+    cr_assert(strstr(err.text, "model.gguf") != NULL, "%s", err.text);
+    cr_assert(strstr(err.text, "ended") != NULL, "%s", err.text);
+    cr_assert(f.store == NULL);
+    ht_model_close(&f.model);
+    test_temp_remove(dir);
+}
+
+Test(ram_store, lack_of_memory_anywhere_leaves_nothing_behind)
+{
+    fixture f = {.load = HT_LOAD_READ};
+    if (!test_data(f.path, model_file)) cr_skip_test("no %s", model_file);
+    cr_assert_gt(test_fail_each_allocation(open_store, close_store, &f), 10);
+}
+
+Test(kv_layout, rows_must_fit_the_blocks_of_the_type)
+{
+    ht_shape shape = {.n_kv_heads = 4, .head_dim = 80};
+    ht_kv_layout kv;
+    ht_error err = {0};
+    cr_assert_eq(ht_kv_layout_init(&kv, &shape, HT_F16, HT_F16, &err), 0);
+    cr_assert_eq(kv.page_bytes, (size_t)2 * 4 * HT_KV_TILE * 80 * 2);
+    cr_assert_eq(ht_kv_layout_init(&kv, &shape, HT_Q8_0, HT_F16, &err), -EINVAL);
+    cr_assert(strstr(err.text, "Q8_0") != NULL && strstr(err.text, "80") != NULL, "%s", err.text);
+    shape.head_dim = 96;
+    cr_assert_eq(ht_kv_layout_init(&kv, &shape, HT_Q8_0, HT_Q4_0, &err), 0);
+    cr_assert_eq(kv.k_row_bytes, 3 * 34);
+    cr_assert_eq(kv.v_row_bytes, 3 * 18);
+    cr_assert_eq(kv.v_offset, (size_t)4 * HT_KV_TILE * 3 * 34);
+}
