@@ -1,4 +1,344 @@
-/* attend kernels at the level AVX512: none yet, the references stay. */
+/* Attention over a KV tile at the level AVX512; the same bits as attend_ref.c.
+ *
+ * scores: R query rows against T tokens at a time, R * T <= 16 accumulators, whose sums are then made by one shared
+ * tree. mix: R query rows by up to 8 vectors of V. K and V are converted in registers, or, when more than
+ * DIRECT_ROWS query rows share the tile, once into an F32 buffer, PIECE tokens at a time.
+ */
+#include "core/ports/store.h"
 #include "cpu/kernels.h"
+#include "cpu/simd_avx512.h"
 
-void ht_kernels_attend_avx512(ht_kernels *k) { (void)k; }
+#define DIRECT_ROWS 4
+#define PIECE 16
+#define BUFFER_DIM 256 /* heads up to this use the buffer */
+
+/* ---- sixteen elements of a stored row -------------------------------------------------------------------- */
+
+typedef __m512 load_fn(const void *row, int32_t i); /* elements [i, i + 16), i a multiple of 16 */
+
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE __m512 load_f32(const void *row, int32_t i) { return _mm512_loadu_ps((const float *)row + i); }
+
+INLINE __m512 load_f16(const void *row, int32_t i)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)((const ht_half *)row + i)));
+}
+
+INLINE __m512 half_scale(ht_half d) { return _mm512_cvtph_ps(_mm256_set1_epi16((short)d)); }
+
+INLINE __m512 load_q8_0(const void *row, int32_t i)
+{
+    const ht_block_q8_0 *b = (const ht_block_q8_0 *)row + i / HT_QK;
+    __m128i q = _mm_loadu_si128((const __m128i *)(const void *)(b->qs + i % HT_QK));
+    return _mm512_mul_ps(half_scale(b->d), _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q)));
+}
+
+INLINE __m512 load_q4_0(const void *row, int32_t i)
+{
+    const ht_block_q4_0 *b = (const ht_block_q4_0 *)row + i / HT_QK;
+    __m128i q = _mm_loadu_si128((const __m128i *)(const void *)b->qs);
+    if (i % HT_QK) q = _mm_srli_epi16(q, 4);
+    q = _mm_sub_epi8(_mm_and_si128(q, _mm_set1_epi8(15)), _mm_set1_epi8(8));
+    return _mm512_mul_ps(half_scale(b->d), _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q)));
+}
+
+/* The last, broken vector of heads that are no multiple of 16: float types alone can have one. */
+INLINE __m512 load_tail(bool half, const void *row, int32_t i, __mmask16 m)
+{
+    if (half) return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(m, (const ht_half *)row + i));
+    return _mm512_maskz_loadu_ps(m, (const float *)row + i);
+}
+
+/* ---- scores ---------------------------------------------------------------------------------------------- */
+
+/* Lane l of the result is the tree sum of v[l % 4 * 4 + l / 4]: the trees of sixteen vectors, level by level. */
+INLINE __m512 tree_sums(const __m512 v[16])
+{
+    __m512 a[8], b[4], c[2];
+
+    HT_UNROLL for (int i = 0; i < 8; i++) /* lanes j + (j + 8), of two vectors */
+        a[i] = _mm512_add_ps(_mm512_shuffle_f32x4(v[2 * i], v[2 * i + 1], 0x44),
+                             _mm512_shuffle_f32x4(v[2 * i], v[2 * i + 1], 0xee));
+    HT_UNROLL for (int i = 0; i < 4; i++) /* j + (j + 4), of four */
+        b[i] = _mm512_add_ps(_mm512_shuffle_f32x4(a[2 * i], a[2 * i + 1], 0x88),
+                             _mm512_shuffle_f32x4(a[2 * i], a[2 * i + 1], 0xdd));
+    HT_UNROLL for (int i = 0; i < 2; i++) /* j + (j + 2) */
+        c[i] = _mm512_add_ps(_mm512_shuffle_ps(b[2 * i], b[2 * i + 1], 0x44),
+                             _mm512_shuffle_ps(b[2 * i], b[2 * i + 1], 0xee));
+    return _mm512_add_ps(_mm512_shuffle_ps(c[0], c[1], 0x88), _mm512_shuffle_ps(c[0], c[1], 0xdd));
+}
+
+/* s[r][t] for R rows and T tokens. */
+INLINE void scores_tile(const int R, const int T, load_fn *load, bool half, float *s, const float *q, int64_t q_stride,
+                        const char *k, size_t k_row_bytes, int32_t head_dim)
+{
+    __m512 acc[16], sum[16];
+    int32_t whole = head_dim / 16 * 16;
+
+    HT_UNROLL for (int i = 0; i < 16; i++) acc[i] = _mm512_setzero_ps();
+    for (int32_t i = 0; i < whole; i += 16) {
+        __m512 x[4];
+        HT_UNROLL for (int r = 0; r < R; r++) x[r] = _mm512_loadu_ps(q + r * q_stride + i);
+        HT_UNROLL for (int t = 0; t < T; t++) {
+            __m512 y = load(k + (size_t)t * k_row_bytes, i);
+            HT_UNROLL for (int r = 0; r < R; r++) acc[r * T + t] = _mm512_fmadd_ps(x[r], y, acc[r * T + t]);
+        }
+    }
+    if (whole < head_dim) {
+        __mmask16 m = ht_mask_512(head_dim - whole);
+        HT_UNROLL for (int t = 0; t < T; t++) {
+            __m512 y = load_tail(half, k + (size_t)t * k_row_bytes, whole, m);
+            HT_UNROLL for (int r = 0; r < R; r++)
+                acc[r * T + t] = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(m, q + r * q_stride + whole), y, acc[r * T + t]);
+        }
+    }
+    HT_UNROLL for (int l = 0; l < 16; l++) sum[l % 4 * 4 + l / 4] = acc[l];
+    __m512 out = tree_sums(sum);
+    if (T == 16) _mm512_storeu_ps(s, out);
+    if (T == 8) {
+        _mm256_storeu_ps(s, _mm512_castps512_ps256(out));
+        _mm256_storeu_ps(s + HT_KV_TILE, _mm512_extractf32x8_ps(out, 1));
+    }
+    if (T == 4) {
+        _mm_storeu_ps(s, _mm512_castps512_ps128(out));
+        _mm_storeu_ps(s + HT_KV_TILE, _mm512_extractf32x4_ps(out, 1));
+        _mm_storeu_ps(s + 2 * HT_KV_TILE, _mm512_extractf32x4_ps(out, 2));
+        if (R == 4) _mm_storeu_ps(s + 3 * HT_KV_TILE, _mm512_extractf32x4_ps(out, 3));
+    }
+}
+
+/* The share of what comes next that belongs to tokens [t, t + n). */
+INLINE void prefetch(const char *next, size_t next_bytes, int32_t t, int32_t n)
+{
+    if (!next) return;
+    size_t end = next_bytes * (size_t)(t + n) / HT_KV_TILE;
+    for (size_t i = next_bytes * (size_t)t / HT_KV_TILE; i < end; i += 64) _mm_prefetch(next + i, _MM_HINT_T0);
+}
+
+/* All m rows against tokens [begin, end), widened to multiples of 16; rows of the tile exist whether seen or not. */
+INLINE void scores_rows(load_fn *load, bool half, float *s, const float *q, int64_t q_stride, int32_t m, const char *k,
+                        size_t k_row_bytes, int32_t head_dim, int32_t begin, int32_t end, const char *next,
+                        size_t next_bytes)
+{
+    for (int32_t t = begin; t < end; t += 16) {
+        const char *kt = k + (size_t)t * k_row_bytes;
+        int32_t i = 0;
+        for (; i < m; i += 4) {
+            float *si = s + i * HT_KV_TILE + t;
+            const float *qi = q + i * q_stride;
+            for (int u = 0; u < 16; u += 4) {
+                const char *ku = kt + (size_t)u * k_row_bytes;
+                if (i == 0) prefetch(next, next_bytes, t + u, 4);
+                if (m - i >= 4) scores_tile(4, 4, load, half, si + u, qi, q_stride, ku, k_row_bytes, head_dim);
+                else if (m - i == 3) scores_tile(3, 4, load, half, si + u, qi, q_stride, ku, k_row_bytes, head_dim);
+                else if (m - i == 2 && u % 8 == 0)
+                    scores_tile(2, 8, load, half, si + u, qi, q_stride, ku, k_row_bytes, head_dim);
+                else if (m - i == 1 && u == 0)
+                    scores_tile(1, 16, load, half, si + u, qi, q_stride, ku, k_row_bytes, head_dim);
+            }
+        }
+    }
+}
+
+/* PIECE rows to F32. */
+INLINE void expand_rows(load_fn *load, bool half, float *out, const char *rows, size_t row_bytes, int32_t n,
+                        int32_t head_dim)
+{
+    int32_t whole = head_dim / 16 * 16;
+
+    for (int32_t t = 0; t < n; t++) {
+        const char *row = rows + (size_t)t * row_bytes;
+        for (int32_t i = 0; i < whole; i += 16) _mm512_store_ps(out + t * BUFFER_DIM + i, load(row, i));
+        if (whole < head_dim)
+            _mm512_store_ps(out + t * BUFFER_DIM + whole, load_tail(half, row, whole, ht_mask_512(head_dim - whole)));
+    }
+}
+
+INLINE void scores(load_fn *load, bool half, bool convert, float *s, const float *q, int64_t q_stride, int32_t m,
+                   const char *k, size_t k_row_bytes, int32_t head_dim, int32_t begin, int32_t end, const char *next,
+                   size_t next_bytes)
+{
+    _Alignas(64) float buffer[PIECE * BUFFER_DIM];
+
+    begin = begin / PIECE * PIECE;
+    end = (end + PIECE - 1) / PIECE * PIECE;
+    if (!convert || m <= DIRECT_ROWS || head_dim > BUFFER_DIM) {
+        scores_rows(load, half, s, q, q_stride, m, k, k_row_bytes, head_dim, begin, end, next, next_bytes);
+        return;
+    }
+    for (int32_t t = begin; t < end; t += PIECE) {
+        prefetch(next, next_bytes, t, PIECE);
+        expand_rows(load, half, buffer, k + (size_t)t * k_row_bytes, k_row_bytes, PIECE, head_dim);
+        scores_rows(load_f32, false, s + t, q, q_stride, m, (const char *)buffer, BUFFER_DIM * sizeof(float), head_dim,
+                    0, PIECE, NULL, 0);
+    }
+}
+
+/* ---- softmax --------------------------------------------------------------------------------------------- */
+
+static void softmax_avx512(float *s, int32_t m, float scale, const int32_t *first, const int32_t *limit, float *max,
+                           float *sum, float *carry)
+{
+    for (int32_t i = 0; i < m; i++, s += HT_KV_TILE) {
+        uint64_t below = limit[i] >= 64 ? ~0ull : (1ull << limit[i]) - 1;
+        uint64_t seen = first[i] >= 64 ? 0 : below & ~((1ull << first[i]) - 1);
+        __m512 x[4], top = _mm512_set1_ps(max[i]), total = _mm512_setzero_ps();
+
+        HT_UNROLL for (int j = 0; j < 4; j++) {
+            __mmask16 mask = (__mmask16)(seen >> (16 * j));
+            x[j] = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, s + 16 * j), _mm512_set1_ps(scale));
+            top = _mm512_mask_max_ps(top, mask, x[j], top);
+        }
+        float new_max = _mm512_reduce_max_ps(top);
+        top = _mm512_set1_ps(new_max);
+        HT_UNROLL for (int j = 0; j < 4; j++) {
+            x[j] = _mm512_maskz_mov_ps((__mmask16)(seen >> (16 * j)), ht_exp_512(_mm512_sub_ps(x[j], top)));
+            _mm512_storeu_ps(s + 16 * j, x[j]);
+            total = _mm512_add_ps(total, x[j]);
+        }
+        carry[i] = 1.0f;
+        if (!seen) continue;
+        carry[i] = ht_expf(max[i] - new_max);
+        sum[i] = ht_fmaf(sum[i], carry[i], ht_tree_sum_512(total));
+        max[i] = new_max;
+    }
+}
+
+/* ---- mix ------------------------------------------------------------------------------------------------- */
+
+/* acc[r][i, i + 16 N) for R rows over tokens [begin, end). */
+INLINE void mix_tile(const int R, const int N, load_fn *load, float *acc, int64_t acc_stride, const float *s,
+                     const float *carry, const char *v, size_t v_row_bytes, int32_t i, int32_t begin, int32_t end)
+{
+    __m512 a[16];
+
+    HT_UNROLL for (int r = 0; r < R; r++)
+        HT_UNROLL for (int x = 0; x < N; x++)
+            a[r * N + x] = _mm512_mul_ps(_mm512_loadu_ps(acc + r * acc_stride + i + 16 * x), _mm512_set1_ps(carry[r]));
+    for (int32_t t = begin; t < end; t++) {
+        __m512 y[8];
+        HT_UNROLL for (int x = 0; x < N; x++) y[x] = load(v + (size_t)t * v_row_bytes, i + 16 * x);
+        HT_UNROLL for (int r = 0; r < R; r++) {
+            __m512 p = _mm512_set1_ps(s[r * HT_KV_TILE + t]);
+            HT_UNROLL for (int x = 0; x < N; x++) a[r * N + x] = _mm512_fmadd_ps(p, y[x], a[r * N + x]);
+        }
+    }
+    HT_UNROLL for (int r = 0; r < R; r++)
+        HT_UNROLL for (int x = 0; x < N; x++) _mm512_storeu_ps(acc + r * acc_stride + i + 16 * x, a[r * N + x]);
+}
+
+INLINE void mix_tail(bool half, float *acc, const float *s, float carry, const char *v, size_t v_row_bytes, int32_t i,
+                     int32_t head_dim, int32_t begin, int32_t end)
+{
+    __mmask16 m = ht_mask_512(head_dim - i);
+    __m512 a = _mm512_mul_ps(_mm512_maskz_loadu_ps(m, acc + i), _mm512_set1_ps(carry));
+
+    for (int32_t t = begin; t < end; t++)
+        a = _mm512_fmadd_ps(_mm512_set1_ps(s[t]), load_tail(half, v + (size_t)t * v_row_bytes, i, m), a);
+    _mm512_mask_storeu_ps(acc + i, m, a);
+}
+
+/* R rows over all of e. */
+INLINE void mix_width(const int R, const int N, load_fn *load, bool half, float *acc, int64_t acc_stride,
+                      const float *s, const float *carry, const char *v, size_t v_row_bytes, int32_t head_dim,
+                      int32_t begin, int32_t end)
+{
+    int32_t i = 0;
+
+    for (; i + 16 * N <= head_dim; i += 16 * N)
+        mix_tile(R, N, load, acc, acc_stride, s, carry, v, v_row_bytes, i, begin, end);
+    if (N > 4 && i + 64 <= head_dim) {
+        mix_tile(R, 4, load, acc, acc_stride, s, carry, v, v_row_bytes, i, begin, end);
+        i += 64;
+    }
+    if (i + 32 <= head_dim) {
+        mix_tile(R, 2, load, acc, acc_stride, s, carry, v, v_row_bytes, i, begin, end);
+        i += 32;
+    }
+    if (i + 16 <= head_dim) {
+        mix_tile(R, 1, load, acc, acc_stride, s, carry, v, v_row_bytes, i, begin, end);
+        i += 16;
+    }
+    for (int r = 0; i < head_dim && r < R; r++)
+        mix_tail(half, acc + r * acc_stride, s + r * HT_KV_TILE, carry[r], v, v_row_bytes, i, head_dim, begin, end);
+}
+
+INLINE void mix_rows(load_fn *load, bool half, float *acc, int64_t acc_stride, const float *s, const float *carry,
+                     int32_t m, const char *v, size_t v_row_bytes, int32_t head_dim, int32_t begin, int32_t end)
+{
+    for (int32_t i = 0; i < m; i += 4) {
+        float *a = acc + i * acc_stride;
+        const float *si = s + i * HT_KV_TILE, *c = carry + i;
+        if (m - i >= 4) mix_width(4, 4, load, half, a, acc_stride, si, c, v, v_row_bytes, head_dim, begin, end);
+        else if (m - i == 3) mix_width(3, 4, load, half, a, acc_stride, si, c, v, v_row_bytes, head_dim, begin, end);
+        else if (m - i == 2) mix_width(2, 8, load, half, a, acc_stride, si, c, v, v_row_bytes, head_dim, begin, end);
+        else mix_width(1, 8, load, half, a, acc_stride, si, c, v, v_row_bytes, head_dim, begin, end);
+    }
+}
+
+static const float ones[HT_KV_TILE] = {
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+
+INLINE void mix(load_fn *load, bool half, bool convert, float *acc, int64_t acc_stride, const float *s,
+                const float *carry, int32_t m, const char *v, size_t v_row_bytes, int32_t head_dim, int32_t begin,
+                int32_t end, const char *next, size_t next_bytes)
+{
+    _Alignas(64) float buffer[PIECE * BUFFER_DIM];
+    bool direct = !convert || m <= DIRECT_ROWS || head_dim > BUFFER_DIM;
+
+    /* In pieces either way: a piece of V stays in L1 while the rows and the vectors of e pass over it. */
+    for (int32_t t = begin; t < end; t += PIECE) {
+        int32_t n = end - t < PIECE ? end - t : PIECE;
+        const char *vt = v + (size_t)t * v_row_bytes;
+        prefetch(next, next_bytes, t, n);
+        for (int32_t i = 0; i < m; i += HT_KV_TILE) {
+            int32_t rows = m - i < HT_KV_TILE ? m - i : HT_KV_TILE;
+            const float *c = t == begin ? carry + i : ones, *st = s + i * HT_KV_TILE + t;
+            float *a = acc + i * acc_stride;
+            if (direct) {
+                mix_rows(load, half, a, acc_stride, st, c, rows, vt, v_row_bytes, head_dim, 0, n);
+                continue;
+            }
+            if (i == 0) expand_rows(load, half, buffer, vt, v_row_bytes, n, head_dim);
+            mix_rows(load_f32, false, a, acc_stride, st, c, rows, (const char *)buffer, BUFFER_DIM * sizeof(float),
+                     head_dim, 0, n);
+        }
+    }
+}
+
+/* ---- by type --------------------------------------------------------------------------------------------- */
+
+#define ATTEND(name, half, convert)                                                                                   \
+    static void scores_##name##_avx512(float *s, const float *q, int64_t q_stride, int32_t m, const void *k,          \
+                                       size_t k_row_bytes, int32_t head_dim, int32_t begin, int32_t end,              \
+                                       const void *next, size_t next_bytes)                                           \
+    {                                                                                                                 \
+        scores(load_##name, half, convert, s, q, q_stride, m, k, k_row_bytes, head_dim, begin, end, next,             \
+               next_bytes);                                                                                           \
+    }                                                                                                                 \
+    static void mix_##name##_avx512(float *acc, int64_t acc_stride, const float *s, const float *carry, int32_t m,    \
+                                    const void *v, size_t v_row_bytes, int32_t head_dim, int32_t begin, int32_t end,  \
+                                    const void *next, size_t next_bytes)                                              \
+    {                                                                                                                 \
+        mix(load_##name, half, convert, acc, acc_stride, s, carry, m, v, v_row_bytes, head_dim, begin, end, next,     \
+            next_bytes);                                                                                              \
+    }
+ATTEND(f32, false, false)
+ATTEND(f16, true, true)
+ATTEND(q8_0, false, true)
+ATTEND(q4_0, false, true)
+
+void ht_kernels_attend_avx512(ht_kernels *k)
+{
+    k->attend_softmax = softmax_avx512;
+    k->attend_scores[HT_F32] = scores_f32_avx512;
+    k->attend_scores[HT_F16] = scores_f16_avx512;
+    k->attend_scores[HT_Q8_0] = scores_q8_0_avx512;
+    k->attend_scores[HT_Q4_0] = scores_q4_0_avx512;
+    k->attend_mix[HT_F32] = mix_f32_avx512;
+    k->attend_mix[HT_F16] = mix_f16_avx512;
+    k->attend_mix[HT_Q8_0] = mix_q8_0_avx512;
+    k->attend_mix[HT_Q4_0] = mix_q4_0_avx512;
+}
