@@ -11,6 +11,7 @@
 
 typedef enum ht_chat_format {
     HT_CHAT_NONE, HT_CHAT_CHATML, HT_CHAT_LLAMA2, HT_CHAT_LLAMA3, HT_CHAT_MISTRAL, HT_CHAT_QWEN,
+    HT_CHAT_QWEN3, HT_CHAT_PHI3, HT_CHAT_GEMMA,
 } ht_chat_format;
 
 typedef struct ht_chat_message { const char *role, *content; } ht_chat_message; /* system, user, assistant */
@@ -19,9 +20,13 @@ typedef struct ht_chat_message { const char *role, *content; } ht_chat_message; 
 int ht_chat_by_name(const char *name, ht_chat_format *out, ht_error *err);
 int ht_chat_detect(const char *template_source, ht_chat_format *out, ht_error *err);
 const char *ht_chat_name(ht_chat_format format);
+/* The system message that a template puts in when the dialogue has none (SmolLM2's, Qwen2.5's), as far as it is a
+ * literal in the source. NUL-terminated and cut to `capacity`; returns its length, 0: none. */
+size_t ht_chat_default_system(const char *template_source, char *out, size_t capacity);
 
-/* Writes the prompt (without BOS, which encoding adds) and, if `open_answer`, the opening of the assistant's turn. Appends at most `capacity` bytes, returns the length needed, or an error that
- * names the role it cannot place. A default system message that a model's template inserts (e.g. SmolLM2's) is
+/* Writes the prompt (without BOS, which encoding adds) and, if `open_answer`, the opening of the assistant's turn, to
+ * be encoded with HT_ENCODE_SPECIAL. Writes at most `capacity` bytes and no NUL, returns the length needed, or an error
+ * that names the role it cannot place. A default system message that a model's template inserts (e.g. SmolLM2's) is
  * given by `default_system`, or NULL. */
 int64_t ht_chat_render(ht_chat_format format, const char *default_system, const ht_chat_message *messages, int n,
                        bool open_answer, char *out, int64_t capacity, ht_error *err);

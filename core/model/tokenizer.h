@@ -42,10 +42,12 @@ typedef struct ht_utf8_stream {
     int n_held;
     bool begun;            /* the first piece has been seen (its added blank is dropped) */
 } ht_utf8_stream;
-/* `out` has room for the piece + 16 bytes; returns the length. id < 0 flushes. */
+/* Returns the length; id < 0 flushes. Room for 3 * (ht_tokenizer_longest() + 4) bytes is always enough; with too little
+ * it is -ENOSPC and nothing has happened. A held-back byte never exceeds three. */
 int ht_tokenizer_stream(const ht_tokenizer *t, ht_utf8_stream *s, int32_t id, char *out, int capacity);
 
 int32_t ht_tokenizer_size(const ht_tokenizer *t);
+int32_t ht_tokenizer_longest(const ht_tokenizer *t);       /* bytes of the longest piece */
 ht_token_kind ht_tokenizer_kind(const ht_tokenizer *t, int32_t id);
 int32_t ht_tokenizer_bos(const ht_tokenizer *t);           /* -1: none */
 bool ht_tokenizer_adds_bos(const ht_tokenizer *t);

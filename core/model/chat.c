@@ -1,0 +1,332 @@
+/* Chat templates: the built-in formats as tables and small writers, and their recognition from a Jinja source. */
+#include "core/model/chat.h"
+
+#include <string.h>
+
+static const struct { const char *name; ht_chat_format format; } names[] = {
+    {"none", HT_CHAT_NONE}, {"chatml", HT_CHAT_CHATML}, {"llama-2", HT_CHAT_LLAMA2}, {"llama-3", HT_CHAT_LLAMA3},
+    {"mistral", HT_CHAT_MISTRAL}, {"qwen", HT_CHAT_QWEN}, {"qwen-3", HT_CHAT_QWEN3}, {"phi-3", HT_CHAT_PHI3},
+    {"gemma", HT_CHAT_GEMMA},
+};
+#define NAME_LIST "none, chatml, llama-2, llama-3, mistral, qwen, qwen-3, phi-3, gemma"
+
+int ht_chat_by_name(const char *name, ht_chat_format *out, ht_error *err)
+{
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (strcmp(names[i].name, name)) continue;
+        *out = names[i].format;
+        return 0;
+    }
+    return ht_fail(err, -EINVAL, "unknown chat format '%.80s'; there are: " NAME_LIST, name);
+}
+
+const char *ht_chat_name(ht_chat_format format)
+{
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (names[i].format == format) return names[i].name;
+    }
+    return "?";
+}
+
+static bool has(const char *s, const char *mark) { return strstr(s, mark) != NULL; }
+
+int ht_chat_detect(const char *s, ht_chat_format *out, ht_error *err)
+{
+    if (has(s, "<|im_start|>")) {
+        *out = has(s, "</think>") ? HT_CHAT_QWEN3 : has(s, "Qwen") || has(s, "<tool_call>") ? HT_CHAT_QWEN : HT_CHAT_CHATML;
+    } else if (has(s, "<|start_header_id|>")) {
+        *out = HT_CHAT_LLAMA3;
+    } else if (has(s, "<start_of_turn>")) {
+        *out = HT_CHAT_GEMMA;
+    } else if (has(s, "<|end|>") && has(s, "<|assistant|>") && has(s, "<|user|>")) {
+        *out = HT_CHAT_PHI3;
+    } else if (has(s, "[INST]")) {
+        *out = has(s, "<<SYS>>") ? HT_CHAT_LLAMA2 : HT_CHAT_MISTRAL;
+    } else {
+        return ht_fail(err, -ENOTSUP, "the model's chat template is not one that is known; name a chat format: "
+                       NAME_LIST);
+    }
+    return 0;
+}
+
+/* The literal between "<|im_start|>system\n" and "<|im_end|>", if it is one: no variable spliced in. */
+size_t ht_chat_default_system(const char *source, char *out, size_t capacity)
+{
+    static const char opening[] = "<|im_start|>system", closing[] = "<|im_end|>";
+    for (const char *at = source; (at = strstr(at, opening));) {
+        at += sizeof opening - 1;
+        const char *s = at;
+        if (*s == '\n') s++;
+        else if (s[0] == '\\' && s[1] == 'n') s += 2;
+        else continue;
+        const char *end = strstr(s, closing);
+        if (!end) break;
+        size_t used = 0;
+        bool literal = end > s;
+        for (; s < end && literal; s++) {
+            char c = *s;
+            literal = c != '{' && c != '}' && c != '"' && (c != '\'' || s[-1] == '\\');
+            if (c == '\\' && s + 1 < end && (s[1] == 'n' || s[1] == '\'' || s[1] == '"' || s[1] == '\\')) {
+                c = s[1] == 'n' ? '\n' : s[1];
+                s++;
+            }
+            if (used + 1 < capacity) out[used] = c;
+            used++;
+        }
+        if (!literal) continue;
+        if (capacity) out[used < capacity ? used : capacity - 1] = 0;
+        return used;
+    }
+    if (capacity) out[0] = 0;
+    return 0;
+}
+
+/* ---- writing -------------------------------------------------------------------------------------------- */
+
+typedef struct writer {
+    char *out;
+    int64_t capacity, used;
+} writer;
+
+static void put_n(writer *w, const char *s, size_t n)
+{
+    int64_t room = w->capacity - w->used;
+    if (room > 0) memcpy(w->out + w->used, s, (int64_t)n < room ? n : (size_t)room);
+    w->used += (int64_t)n;
+}
+
+static void put(writer *w, const char *s) { put_n(w, s, strlen(s)); }
+
+static bool is_white(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
+
+static void put_trimmed(writer *w, const char *s)
+{
+    size_t n = strlen(s);
+    while (n && is_white(s[n - 1])) n--;
+    while (n && is_white(*s)) {
+        s++;
+        n--;
+    }
+    put_n(w, s, n);
+}
+
+typedef struct dialogue {
+    const char *system; /* NULL: none */
+    const ht_chat_message *messages; /* without the system message */
+    int n;
+    bool open_answer;
+} dialogue;
+
+static bool is(const ht_chat_message *m, const char *role) { return !strcmp(m->role, role); }
+
+/* role line, content, end mark: all formats that treat roles alike. */
+typedef struct turns {
+    const char *before_role, *after_role, *after_content;
+    const char *assistant; /* what the assistant's role is called */
+    bool trim;
+} turns;
+
+static void put_turn(writer *w, const turns *f, const char *role, const char *content)
+{
+    put(w, f->before_role);
+    put(w, !strcmp(role, "assistant") ? f->assistant : role);
+    put(w, f->after_role);
+    if (f->trim) put_trimmed(w, content);
+    else put(w, content);
+    put(w, f->after_content);
+}
+
+static void open_turn(writer *w, const turns *f)
+{
+    put(w, f->before_role);
+    put(w, f->assistant);
+    put(w, f->after_role);
+}
+
+static void write_turns(writer *w, const turns *f, const dialogue *d)
+{
+    if (d->system) put_turn(w, f, "system", d->system);
+    for (int i = 0; i < d->n; i++) put_turn(w, f, d->messages[i].role, d->messages[i].content);
+    if (d->open_answer) open_turn(w, f);
+}
+
+static const turns chatml = {"<|im_start|>", "\n", "<|im_end|>\n", "assistant", false};
+static const turns llama3 = {"<|start_header_id|>", "<|end_header_id|>\n\n", "<|eot_id|>", "assistant", true};
+static const turns phi3 = {"<|", "|>\n", "<|end|>\n", "assistant", false};
+static const turns gemma = {"<start_of_turn>", "\n", "<end_of_turn>\n", "model", true};
+
+/* Gemma has no system role: its text goes in front of the first turn's. */
+static void write_gemma(writer *w, const dialogue *d)
+{
+    for (int i = 0; i < d->n; i++) {
+        const ht_chat_message *m = d->messages + i;
+        put(w, gemma.before_role);
+        put(w, is(m, "assistant") ? gemma.assistant : m->role);
+        put(w, gemma.after_role);
+        if (i == 0 && d->system) {
+            put(w, d->system);
+            put(w, "\n\n");
+        }
+        put_trimmed(w, m->content);
+        put(w, gemma.after_content);
+    }
+    if (d->open_answer) open_turn(w, &gemma);
+}
+
+static const char *skip_newlines(const char *s)
+{
+    while (*s == '\n') s++;
+    return s;
+}
+
+/* Qwen3: thoughts of answers before the last question are left out, an answer after it opens with its thoughts. */
+static void write_qwen3(writer *w, const dialogue *d)
+{
+    int last_query = d->n - 1;
+    while (last_query > 0 && !is(d->messages + last_query, "user")) last_query--;
+    if (d->system) put_turn(w, &chatml, "system", d->system);
+    for (int i = 0; i < d->n; i++) {
+        const ht_chat_message *m = d->messages + i;
+        if (!is(m, "assistant")) {
+            put_turn(w, &chatml, m->role, m->content);
+            continue;
+        }
+        const char *content = m->content, *thought = NULL, *close = NULL;
+        size_t thought_n = 0;
+        for (const char *p = content; (p = strstr(p, "</think>")); p += 8) {
+            if (!close) close = p;
+            content = p + 8;
+        }
+        if (close) {
+            thought = m->content;
+            for (const char *p = thought; (p = strstr(p, "<think>")) && p < close; p += 7) thought = p + 7;
+            while (thought < close && *thought == '\n') thought++;
+            thought_n = (size_t)(close - thought);
+            while (thought_n && thought[thought_n - 1] == '\n') thought_n--;
+            content = skip_newlines(content);
+        }
+        put(w, "<|im_start|>assistant\n");
+        if (i > last_query && (i == d->n - 1 || thought_n)) {
+            put(w, "<think>\n");
+            put_n(w, thought ? thought : "", thought_n);
+            put(w, "\n</think>\n\n");
+            content = skip_newlines(content);
+        }
+        put(w, content);
+        put(w, chatml.after_content);
+    }
+    if (d->open_answer) open_turn(w, &chatml);
+}
+
+static void write_llama2(writer *w, const dialogue *d)
+{
+    for (int i = 0; i < d->n; i++) {
+        const ht_chat_message *m = d->messages + i;
+        if (is(m, "assistant")) {
+            put(w, " ");
+            put_trimmed(w, m->content);
+            put(w, " </s>");
+            continue;
+        }
+        put(w, i ? "<s>[INST] " : "[INST] ");
+        if (i == 0 && d->system) { /* stripped as one text, of which the question is the end */
+            put(w, "<<SYS>>\n");
+            put(w, d->system);
+            put(w, "\n<</SYS>>\n\n");
+            const char *s = m->content;
+            size_t n = strlen(s);
+            while (n && is_white(s[n - 1])) n--;
+            put_n(w, s, n);
+        } else {
+            put_trimmed(w, m->content);
+        }
+        put(w, " [/INST]");
+    }
+}
+
+static void write_mistral(writer *w, const dialogue *d)
+{
+    for (int i = 0; i < d->n; i++) {
+        const ht_chat_message *m = d->messages + i;
+        if (is(m, "assistant")) {
+            put(w, " ");
+            put(w, m->content);
+            put(w, "</s>");
+            continue;
+        }
+        put(w, "[INST] ");
+        if (i == 0 && d->system) {
+            put(w, d->system);
+            put(w, "\n\n");
+        }
+        put(w, m->content);
+        put(w, " [/INST]");
+    }
+}
+
+static void write_plain(writer *w, const dialogue *d)
+{
+    if (d->system) put(w, d->system);
+    for (int i = 0; i < d->n; i++) {
+        if (i || d->system) put(w, "\n");
+        put(w, d->messages[i].content);
+    }
+}
+
+/* ---- the dialogue --------------------------------------------------------------------------------------- */
+
+static bool must_alternate(ht_chat_format format)
+{
+    return format == HT_CHAT_LLAMA2 || format == HT_CHAT_MISTRAL || format == HT_CHAT_GEMMA;
+}
+
+static int check(ht_chat_format format, const dialogue *d, int first, ht_error *err)
+{
+    const char *name = ht_chat_name(format);
+    if (d->system && d->n == 0 && must_alternate(format)) {
+        return ht_fail(err, -EINVAL, "message %d: chat format %s has no place for a 'system' message without a 'user' "
+                       "message after it", first, name);
+    }
+    for (int i = 0; i < d->n; i++) {
+        const char *role = d->messages[i].role;
+        bool user = !strcmp(role, "user"), assistant = !strcmp(role, "assistant");
+        if (!user && !assistant && (strcmp(role, "system") || must_alternate(format))) {
+            return ht_fail(err, -EINVAL, "message %d: chat format %s has no place for the role '%.40s'", first + i + 1,
+                           name, role);
+        }
+        if (must_alternate(format) && user != (i % 2 == 0)) {
+            return ht_fail(err, -EINVAL, "message %d: in chat format %s 'user' and 'assistant' take turns, and this is "
+                           "'%s' again", first + i + 1, name, role);
+        }
+    }
+    return 0;
+}
+
+int64_t ht_chat_render(ht_chat_format format, const char *default_system, const ht_chat_message *messages, int n,
+                       bool open_answer, char *out, int64_t capacity, ht_error *err)
+{
+    writer w = {out, capacity, 0};
+    dialogue d = {.system = default_system && *default_system ? default_system : NULL, .messages = messages, .n = n,
+                  .open_answer = open_answer};
+    int first = 0;
+    if (n && is(messages, "system")) {
+        d.system = messages->content;
+        d.messages++;
+        d.n--;
+        first = 1;
+    }
+    int ret = check(format, &d, first, err);
+    if (ret < 0) return ret;
+    switch (format) {
+    case HT_CHAT_NONE: write_plain(&w, &d); break;
+    case HT_CHAT_CHATML: case HT_CHAT_QWEN: write_turns(&w, &chatml, &d); break;
+    case HT_CHAT_QWEN3: write_qwen3(&w, &d); break;
+    case HT_CHAT_LLAMA2: write_llama2(&w, &d); break;
+    case HT_CHAT_LLAMA3: write_turns(&w, &llama3, &d); break;
+    case HT_CHAT_MISTRAL: write_mistral(&w, &d); break;
+    case HT_CHAT_PHI3: write_turns(&w, &phi3, &d); break;
+    case HT_CHAT_GEMMA: write_gemma(&w, &d); break;
+    default: return ht_fail(err, -EINVAL, "chat format %d does not exist", (int)format);
+    }
+    return w.used;
+}
