@@ -1,0 +1,206 @@
+/* The kernels, in plain C: one entry an operation, each queues its launches on a stream of the device whose table it
+ * is. The table of a device is filled by its build of the .cu files of gpu/kernels (nvcc's, or the emulation's).
+ *
+ * Every entry returns 0 or the device's own error code of the launch (ht_device_ops.launched explains it). All
+ * pointers are device memory. Results keep the numeric contract (design D10): fixed order of sums, no atomics, a
+ * column's bits do not depend on the other columns. Letters: docs/notation.md.
+ */
+#ifndef HEARTH_GPU_KERNELS_H
+#define HEARTH_GPU_KERNELS_H
+
+#include "core/model/blocks.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define HT_K_COLUMNS 8      /* most columns of a decode-class launch; more are several launches */
+#define HT_K_MAX_HEAD 256   /* largest head_dim */
+
+/* Bytes between quantised columns: HT_ACT_ROW_BYTES, rounded so that every column can be read in 16-byte pieces. */
+#define HT_K_ACT_STRIDE(cols) ((HT_ACT_ROW_BYTES(cols) + 31u) & ~(uint64_t)31u)
+/* F16 columns of the tensor-core product are padded with zeros to a whole number of its steps along k. */
+#define HT_K_STEP 64
+#define HT_K_HALF_STRIDE(cols) (((uint64_t)(cols) + HT_K_STEP - 1) / HT_K_STEP * HT_K_STEP * sizeof(ht_half))
+
+/* As ht_norm_kind and ht_activation of core/model/model.h, which this header does not need. */
+enum { HT_K_NORM_RMS = 0, HT_K_NORM_LAYER = 1, HT_K_NORM_NONE = 2 };
+enum { HT_K_SILU = 0, HT_K_RELU = 1, HT_K_GELU = 2, HT_K_GELU_TANH = 3 };
+
+/* Norm (or none) of n columns, written in the forms that the next product wants. */
+typedef struct ht_k_norm {
+    const float *x;                 /* (n, cols) */
+    int32_t n, cols, kind;
+    float eps;
+    const float *gain, *bias;       /* (cols) or NULL */
+    float *f32;                     /* (n, cols), or NULL */
+    void *q8;                       /* n activation rows HT_K_ACT_STRIDE apart, or NULL; cols a multiple of 32 */
+    ht_half *f16;                   /* n rows HT_K_HALF_STRIDE apart, or NULL: x * 2^k, |x| * 2^k < 2^14 */
+    float *f16_scale;               /* (n): 2^-k */
+} ht_k_norm;
+
+/* Rows of one matrix, and where their products go. */
+typedef struct ht_k_rows {
+    const void *w;                  /* row i at w + i * row_bytes */
+    int64_t row_bytes;
+    int32_t rows;
+    const float *bias;              /* (rows) or NULL */
+    float *y;                       /* (n, rows) */
+} ht_k_rows;
+
+/* Decode class: y = W x + bias, or y += with `add`, for up to three matrices of one type that share x. */
+typedef struct ht_k_matvec {
+    ht_type type;
+    int32_t n_out;
+    ht_k_rows out[3];
+    int32_t cols, n, add;
+    int32_t q8;                     /* x: 1: activation rows; 0: F32 columns */
+    const void *x;
+    int64_t x_bytes;                /* between columns */
+} ht_k_matvec;
+
+/* Decode class: h = act(gate x + gate_bias) * (up x + up_bias), gate and up of one type. Without a gate (w NULL):
+ * h = act(up x + up_bias). */
+typedef struct ht_k_glu {
+    ht_type type;
+    const void *gate, *up;          /* (f, cols) */
+    int64_t row_bytes;
+    int32_t f, cols, n, activation;
+    int32_t q8;
+    const void *x;
+    int64_t x_bytes;
+    const float *gate_bias, *up_bias;
+    float *h;                       /* (n, f) */
+    void *h_q8;                     /* h as activation rows HT_K_ACT_STRIDE(f) apart, or NULL; f a multiple of 32 */
+} ht_k_glu;
+
+/* Block class: y = W x + bias, or y +=. */
+typedef struct ht_k_matmat {
+    ht_type type;
+    ht_k_rows out;
+    int32_t cols, n, add;
+    const float *x;                 /* (n, cols) F32: the plain product; NULL: */
+    const ht_half *x_f16;           /* F16 columns as ht_k_norm writes them: tensor cores (sm_80) */
+    const float *x_scale;           /* (n) */
+} ht_k_matmat;
+
+/* h = act(g) * u, or act(g) without u, element by element; h may be g. */
+typedef struct ht_k_activate { const float *g, *u; float *h; int64_t n; int32_t activation; } ht_k_activate;
+
+/* x (n, cols) = scale * table[token]. */
+typedef struct ht_k_embed {
+    ht_type type;
+    const void *table;
+    int64_t row_bytes;
+    const int32_t *token;           /* [n] */
+    int32_t n, cols;
+    float scale;
+    float *x;
+} ht_k_embed;
+
+/* (cos, sin) of every column and pair: theta = position * frequency[i] / divisor[i], in double precision. */
+typedef struct ht_k_angles {
+    const int32_t *position;        /* [n] */
+    const double *frequency;        /* [pairs] */
+    const float *divisor;           /* [pairs] or NULL */
+    float magnitude;
+    int32_t n, pairs;
+    float *angles;                  /* (n, pairs, 2) */
+} ht_k_angles;
+
+/* Where the tokens of the step's sequences are. */
+typedef struct ht_k_pages {
+    void *const *page;              /* [page id]: this layer's address */
+    const int32_t *table;           /* [sequence][stride]: page ids in order of position */
+    int32_t stride;
+    const int32_t *sequence, *position; /* [n] */
+    ht_type k_type, v_type;
+    int64_t k_row_bytes, v_row_bytes, v_offset; /* ht_kv_layout */
+} ht_k_pages;
+
+/* Per-head norm (gains may be NULL) and RoPE of q and k; k and v go to their pages. q in place. */
+typedef struct ht_k_rope_append {
+    float *q;                       /* (n, H, e) */
+    const float *k, *v;             /* (n, G, e) */
+    const float *q_norm, *k_norm;   /* (e) or NULL */
+    float eps;
+    const float *angles;            /* (n, pairs, 2) */
+    int32_t n, heads, kv_heads, head_dim, pairs, halves; /* halves: pair (i, i + pairs), else (2i, 2i + 1) */
+    ht_k_pages pages;
+} ht_k_rope_append;
+
+/* Attention of groups of neighbouring columns of one sequence. A KV tile is HT_K_TILE tokens; split s covers tiles
+ * [s * split_tiles, (s + 1) * split_tiles). With `out` there is one split and the result is final; else the running
+ * softmax of every split goes to `max`, `sum` and `acc`, and merge puts them together in order. */
+#define HT_K_TILE 64
+typedef struct ht_k_group { int32_t column, n; } ht_k_group;
+typedef struct ht_k_attend {
+    const float *q;                 /* (n, H, e) */
+    const ht_k_group *groups;       /* [n_groups], each of at most columns_per_group columns */
+    int32_t n_groups, columns_per_group;
+    int32_t heads, kv_heads, head_dim, window;
+    float scale;
+    ht_k_pages pages;
+    int32_t splits, split_tiles;
+    float *out;                     /* (n, H, e) or NULL */
+    float *max, *sum;               /* (n, H, splits) */
+    float *acc;                     /* (n, H, splits, e) */
+} ht_k_attend;
+typedef struct ht_k_merge {
+    const float *max, *sum, *acc;
+    int32_t n, heads, head_dim, splits;
+    float *out;                     /* (n, H, e) */
+    void *q8;                       /* out as activation rows, or NULL; head_dim a multiple of 32 */
+} ht_k_merge;
+
+/* dst (m, cols) = rows columns[i] of src. */
+typedef struct ht_k_gather { float *dst; const float *src; const int32_t *columns; int32_t m, cols; } ht_k_gather;
+/* out[c] = the first index of the largest of x (n, cols). */
+typedef struct ht_k_argmax { const float *x; int32_t n, cols; int32_t *out; } ht_k_argmax;
+
+/* The active neurons of one column in order of index: those with |h| > threshold. n_active is written. */
+typedef struct ht_k_active { const float *h; int32_t f; float threshold; int32_t *list, *n_active; } ht_k_active;
+/* x (cols) += sum over active neurons i of h[i] * row i of a neuron-major down matrix (f, cols), a single column.
+ * Sums run over fixed groups of HT_K_NEURONS neurons of absolute index, then over the groups in order. */
+#define HT_K_NEURONS 256
+typedef struct ht_k_axpy {
+    ht_type type;
+    const void *down;               /* (f, cols) */
+    int64_t row_bytes;
+    int32_t f, cols;
+    const float *h;                 /* (f) */
+    const int32_t *list, *n_active;
+    float *partial;                 /* (ceil(f / HT_K_NEURONS), cols) scratch */
+    float *x;
+} ht_k_axpy;
+
+typedef struct ht_gpu_kernels {
+    const char *build; /* "cuda" or "emu" */
+    int (*norm)(const ht_k_norm *a, void *stream);
+    int (*matvec)(const ht_k_matvec *a, void *stream);
+    int (*glu)(const ht_k_glu *a, void *stream);
+    int (*matmat)(const ht_k_matmat *a, void *stream);
+    int (*activate)(const ht_k_activate *a, void *stream);
+    int (*embed)(const ht_k_embed *a, void *stream);
+    int (*angles)(const ht_k_angles *a, void *stream);
+    int (*rope_append)(const ht_k_rope_append *a, void *stream);
+    int (*attend)(const ht_k_attend *a, void *stream);
+    int (*merge)(const ht_k_merge *a, void *stream);
+    int (*gather)(const ht_k_gather *a, void *stream);
+    int (*argmax)(const ht_k_argmax *a, void *stream);
+    int (*active)(const ht_k_active *a, void *stream);
+    int (*axpy)(const ht_k_axpy *a, void *stream);
+    /* Query rows (columns times heads of a KV head) that a block of `attend` holds: bounds columns_per_group. */
+    int32_t (*attend_rows)(int32_t head_dim);
+} ht_gpu_kernels;
+
+void ht_gpu_kernels_fill_emu(ht_gpu_kernels *k);
+void ht_gpu_kernels_fill_cuda(ht_gpu_kernels *k); /* only in builds with CUDA */
+
+#ifdef __cplusplus
+}
+#endif
+#endif

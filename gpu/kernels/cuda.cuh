@@ -1,0 +1,78 @@
+/* What every kernel file includes first: CUDA itself under nvcc, the emulation under a host compiler, and the few
+ * wrappers that exist on both sides. Kernel files live in namespace HT_BUILD, so that both builds of them can be in
+ * one program.
+ *
+ *   HT_LAUNCH(kernel, grid, block, shared_bytes, traffic_bytes, stream, args...)   0 or the device's error code
+ *   HT_SHARED(type, name)        the launch's dynamic shared memory
+ */
+#ifndef HEARTH_GPU_KERNELS_CUDA_CUH
+#define HEARTH_GPU_KERNELS_CUDA_CUH
+
+#ifdef __CUDACC__
+#define HT_BUILD ht_cuda
+#define HT_FILL(family) ht_gpu_fill_##family##_cuda
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+#include <stdint.h>
+
+#define HT_LAUNCH(kernel, grid, block, shared, bytes, stream, ...)                                                  \
+    ((kernel)<<<grid, block, shared, static_cast<cudaStream_t>(stream)>>>(__VA_ARGS__), (void)(bytes),              \
+     static_cast<int>(cudaGetLastError()))
+#define HT_SHARED(type, name)                                                                                       \
+    extern __shared__ __align__(128) unsigned char ht_dynamic_shared[];                                             \
+    type *const name = reinterpret_cast<type *>(ht_dynamic_shared)
+
+namespace ht_cuda {
+
+__device__ __forceinline__ float half_to_float(uint16_t h) { return __half2float(__ushort_as_half(h)); }
+__device__ __forceinline__ uint16_t float_to_half(float f) { return __half_as_ushort(__float2half_rn(f)); }
+__device__ __forceinline__ int lane_id() { return static_cast<int>(threadIdx.x & 31); } /* blocks are flat */
+
+/* 16 bytes from global to shared memory; landed after the wait. Plain copies before sm_80. */
+__device__ __forceinline__ void cp_async16(void *shared, const void *global)
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(
+                     static_cast<unsigned>(__cvta_generic_to_shared(shared))),
+                 "l"(global)
+                 : "memory");
+#else
+    *static_cast<uint4 *>(shared) = *static_cast<const uint4 *>(global);
+#endif
+}
+__device__ __forceinline__ void cp_async_commit()
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+template <int N> __device__ __forceinline__ void cp_async_wait()
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+#endif
+}
+/* D (16, 8) += A (16, 16) B (16, 8) by one warp; fragments as PTX lays them out. Not launched before sm_80. */
+__device__ __forceinline__ void mma_16x8x16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2])
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+                 "{%0,%1,%2,%3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+    __trap();
+#endif
+}
+
+} // namespace ht_cuda
+
+#else
+#define HT_BUILD ht_emu
+#define HT_FILL(family) ht_gpu_fill_##family##_emu
+#include "gpu/emu/cuda_on_host.cuh"
+#endif
+
+#include "gpu/kernels.h"
+
+#endif

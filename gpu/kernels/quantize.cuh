@@ -1,0 +1,94 @@
+/* Quantising, bit for bit as the scalar references do it (core/model/types.c, quants_small.c): blocks of 32 by a warp,
+ * one element a lane. */
+#ifndef HEARTH_GPU_KERNELS_QUANTIZE_CUH
+#define HEARTH_GPU_KERNELS_QUANTIZE_CUH
+
+#include "gpu/kernels/warp.cuh"
+
+namespace HT_BUILD {
+
+/* Block b of an activation row of `cols` elements (blocks.h). */
+__device__ __forceinline__ void quantize_block(uint8_t *row, int64_t cols, int64_t b, float x)
+{
+    const float amax = warp_reduce<Max>(fabsf(x));
+    const bool some = amax >= HT_ACT_TINY;
+    const int q = some ? __float2int_rn(x * (127.0f / amax)) : 0;
+    const int total = warp_reduce<Add>(q);
+    float *scales = reinterpret_cast<float *>(row + cols);
+
+    row[32 * b + lane_id()] = static_cast<uint8_t>(static_cast<int8_t>(q));
+    if (lane_id() == 0) {
+        const float d = some ? amax / 127.0f : 0.0f;
+        scales[b] = d;
+        scales[cols / HT_QK + b] = d * static_cast<float>(total);
+    }
+}
+
+/* What no block type could hold anyway is cut, as ht_fit_load does. */
+__device__ __forceinline__ float cut(float x) { return x > 1e9f ? 1e9f : x < -1e9f ? -1e9f : x; }
+
+__device__ __forceinline__ uint16_t scale_to_half(float d)
+{
+    return float_to_half(d > 65504.0f ? 65504.0f : d < -65504.0f ? -65504.0f : d);
+}
+
+__device__ __forceinline__ int round_clamp(float v, int lo, int hi)
+{
+    if (!(v > static_cast<float>(lo))) return lo;
+    if (v > static_cast<float>(hi)) return hi;
+    return __float2int_rn(v);
+}
+
+__device__ __forceinline__ void store2(uint8_t *p, unsigned v) { *reinterpret_cast<uint16_t *>(p) = static_cast<uint16_t>(v); }
+
+/* Both KV quantisers take elements that went through `cut`. */
+__device__ __forceinline__ void quantize_q8_0(uint8_t *block, float x)
+{
+    const uint16_t d = scale_to_half(warp_reduce<Max>(fabsf(x)) / 127.0f);
+    const float scale = half_to_float(d), inverse = scale != 0.0f ? 1.0f / scale : 0.0f;
+    block[2 + lane_id()] = static_cast<uint8_t>(static_cast<int8_t>(round_clamp(x * inverse, -127, 127)));
+    if (lane_id() == 0) store2(block, d);
+}
+
+/* ht_fit_scale for quants -8..7: each of the first 19 lanes tries one candidate, the first best wins. `all`: the 32
+ * elements in shared memory. */
+__device__ __forceinline__ float fit_q4_0(const float *all)
+{
+    constexpr int TRIES = 19;
+    float peak = 0.0f;
+    for (int i = 0; i < 32; i++)
+        if (fabsf(all[i]) > fabsf(peak)) peak = all[i];
+    if (fabsf(peak) < 1e-20f) return 0.0f;
+
+    const int k = lane_id();
+    const float inverse = (-8.0f + 0.1f * static_cast<float>(k - TRIES / 2)) / peak;
+    double xq = 0.0, qq = 0.0;
+    for (int i = 0; i < 32; i++) {
+        const int q = round_clamp(all[i] * inverse, -8, 7);
+        xq += static_cast<double>(all[i]) * q;
+        qq += static_cast<double>(q * q);
+    }
+    const double gain = k < TRIES && qq > 0.0 ? xq * xq / qq : -1.0;
+    const double best = warp_reduce<Max>(gain);
+    const unsigned winners = __ballot_sync(HT_WARP_ALL, gain == best && best > -1.0);
+    const float scale = static_cast<float>(xq / (qq > 0.0 ? qq : 1.0));
+    int first = 0;
+    while (first < 31 && !(winners >> first & 1)) first++;
+    return winners ? __shfl_sync(HT_WARP_ALL, scale, first) : 0.0f;
+}
+
+/* `all`: shared, the block's 32 elements. */
+__device__ __forceinline__ void quantize_q4_0(uint8_t *block, const float *all)
+{
+    const uint16_t d = scale_to_half(fit_q4_0(all));
+    const float scale = half_to_float(d), inverse = scale != 0.0f ? 1.0f / scale : 0.0f;
+    const int i = lane_id();
+    if (i < 16) {
+        const int low = round_clamp(all[i] * inverse, -8, 7) + 8, high = round_clamp(all[i + 16] * inverse, -8, 7) + 8;
+        block[2 + i] = static_cast<uint8_t>(low | high << 4);
+    }
+    if (i == 0) store2(block, d);
+}
+
+} // namespace HT_BUILD
+#endif

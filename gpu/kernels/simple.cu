@@ -1,0 +1,113 @@
+/* The small operations: embedding, element-wise activation, gathering columns, argmax. */
+#include "gpu/kernels/activation.cuh"
+#include "gpu/kernels/unpack.cuh"
+#include "gpu/kernels/warp.cuh"
+
+namespace HT_BUILD {
+
+constexpr int THREADS = 256;
+
+/* ---- embedding: a thread expands a chunk ---- */
+
+template <class T> __global__ void __launch_bounds__(THREADS) embed(ht_k_embed a)
+{
+    const int c = static_cast<int>(blockIdx.x);
+    const int chunk = static_cast<int>(blockIdx.y * THREADS + threadIdx.x);
+    if (32 * chunk >= a.cols) return;
+    float w[32];
+    expand<T>(static_cast<const uint8_t *>(a.table) + a.token[c] * a.row_bytes, chunk, a.cols, w);
+    float *x = a.x + static_cast<int64_t>(c) * a.cols + 32 * chunk;
+    for (int i = 0; i < 32 && 32 * chunk + i < a.cols; i++) x[i] = a.scale * w[i];
+}
+
+static int start_embed(const ht_k_embed *k, void *stream)
+{
+    const ht_k_embed a = *k;
+    const dim3 grid(a.n, (a.cols + 32 * THREADS - 1) / (32 * THREADS));
+    const double bytes = static_cast<double>(a.n) * (static_cast<double>(a.row_bytes) + 4.0 * a.cols);
+#define START(T) return HT_LAUNCH(embed<T>, grid, dim3(THREADS), 0, bytes, stream, a)
+    switch (a.type) {
+        HT_FOR_FLOAT_TYPE(a.type, START)
+        HT_FOR_BLOCK_TYPE(a.type, START)
+    default: return BAD_ARGUMENT;
+    }
+#undef START
+}
+
+/* ---- element-wise ---- */
+
+static __global__ void __launch_bounds__(THREADS) activate_all(ht_k_activate a)
+{
+    const int64_t i = static_cast<int64_t>(blockIdx.x) * THREADS + threadIdx.x;
+    if (i >= a.n) return;
+    const float v = activate(a.activation, a.g[i]);
+    a.h[i] = a.u ? v * a.u[i] : v;
+}
+
+static int start_activate(const ht_k_activate *k, void *stream)
+{
+    const ht_k_activate a = *k;
+    const double bytes = static_cast<double>(a.n) * (a.u ? 12.0 : 8.0);
+    return HT_LAUNCH(activate_all, dim3(static_cast<unsigned>((a.n + THREADS - 1) / THREADS)), dim3(THREADS), 0, bytes,
+                     stream, a);
+}
+
+static __global__ void __launch_bounds__(THREADS) gather(ht_k_gather a)
+{
+    const int c = static_cast<int>(blockIdx.x);
+    const float *from = a.src + static_cast<int64_t>(a.columns[c]) * a.cols;
+    float *to = a.dst + static_cast<int64_t>(c) * a.cols;
+    for (int i = static_cast<int>(threadIdx.x); i < a.cols; i += THREADS) to[i] = from[i];
+}
+
+static int start_gather(const ht_k_gather *k, void *stream)
+{
+    const ht_k_gather a = *k;
+    return HT_LAUNCH(gather, dim3(a.m), dim3(THREADS), 0, 8.0 * a.m * a.cols, stream, a);
+}
+
+/* ---- argmax: the first of equals wins, NaN never does ---- */
+
+struct Best {
+    float value;
+    int index;
+};
+static __device__ __forceinline__ Best better(Best a, Best b)
+{
+    if (b.index < 0) return a;
+    if (a.index < 0 || b.value > a.value) return b;
+    return b.value == a.value && b.index < a.index ? b : a;
+}
+
+static __global__ void __launch_bounds__(THREADS) argmax(ht_k_argmax a)
+{
+    __shared__ Best of_thread[THREADS];
+    const int t = static_cast<int>(threadIdx.x);
+    const float *x = a.x + static_cast<int64_t>(blockIdx.x) * a.cols;
+    Best best = {0.0f, -1};
+    for (int i = t; i < a.cols; i += THREADS)
+        if (x[i] == x[i]) best = better(best, Best{x[i], i});
+    of_thread[t] = best;
+    __syncthreads();
+    for (int step = THREADS / 2; step; step /= 2) {
+        if (t < step) of_thread[t] = better(of_thread[t], of_thread[t + step]);
+        __syncthreads();
+    }
+    if (t == 0) a.out[blockIdx.x] = of_thread[0].index < 0 ? 0 : of_thread[0].index;
+}
+
+static int start_argmax(const ht_k_argmax *k, void *stream)
+{
+    const ht_k_argmax a = *k;
+    return HT_LAUNCH(argmax, dim3(a.n), dim3(THREADS), 0, 4.0 * a.n * a.cols, stream, a);
+}
+
+} // namespace HT_BUILD
+
+extern "C" void HT_FILL(simple)(ht_gpu_kernels *k)
+{
+    k->embed = HT_BUILD::start_embed;
+    k->activate = HT_BUILD::start_activate;
+    k->gather = HT_BUILD::start_gather;
+    k->argmax = HT_BUILD::start_argmax;
+}

@@ -1,0 +1,335 @@
+/* The stored blocks, as kernels read them: 32 neighbouring weights of a row at a time (a chunk, the length of an
+ * activation block). Formulas and layouts: core/model/blocks.h. Quants come as eight words of four signed bytes in
+ * order of the elements, ready for dp4a; w = scale[h] * q + offset[h], h = element / 16.
+ *
+ * A type's struct says: LEN and BYTES of a block, HALVES (the two halves of a chunk have scales of their own), MINIMUM
+ * (there are offsets), and chunk(row, c, out). The float types have at(row, k) instead, and FLOAT = true. */
+#ifndef HEARTH_GPU_KERNELS_UNPACK_CUH
+#define HEARTH_GPU_KERNELS_UNPACK_CUH
+
+#include "gpu/kernels/cuda.cuh"
+
+namespace HT_BUILD {
+
+struct Chunk {
+    int q[8];
+    float scale[2], offset[2];
+};
+
+/* ---- loads that ask for no more alignment than the blocks have ---- */
+
+__device__ __forceinline__ int load2(const uint8_t *p) { return *reinterpret_cast<const uint16_t *>(p); }
+__device__ __forceinline__ int load4_by2(const uint8_t *p)
+{
+    return load2(p) | static_cast<int>(static_cast<unsigned>(load2(p + 2)) << 16);
+}
+__device__ __forceinline__ int load4(const uint8_t *p) { return *reinterpret_cast<const int *>(p); }
+__device__ __forceinline__ float load_half(const uint8_t *p)
+{
+    return half_to_float(*reinterpret_cast<const uint16_t *>(p));
+}
+
+/* ---- arithmetic on four bytes in a word ---- */
+
+/* x - n in every byte, signed; bytes of x are in [0, 127] and n in [0, 127]. */
+__device__ __forceinline__ int minus4(int x, int n)
+{
+    return static_cast<int>(((static_cast<unsigned>(x) | 0x80808080u) - 0x01010101u * static_cast<unsigned>(n)) ^
+                            0x80808080u);
+}
+/* Bits 0..3 of b, one to each byte. */
+__device__ __forceinline__ int spread4(unsigned b) { return static_cast<int>(((b & 15u) * 0x00204081u) & 0x01010101u); }
+__device__ __forceinline__ int low_nibbles(int x) { return x & 0x0f0f0f0f; }
+__device__ __forceinline__ int high_nibbles(int x) { return (x >> 4) & 0x0f0f0f0f; }
+
+/* Nibbles as in Q4_0: elements 0..15 in the low halves of 16 bytes, 16..31 in the high ones. */
+template <bool BY2> __device__ __forceinline__ void nibbles(const uint8_t *qs, int (&q)[8])
+{
+    for (int i = 0; i < 4; i++) {
+        const int x = BY2 ? load4_by2(qs + 4 * i) : load4(qs + 4 * i);
+        q[i] = low_nibbles(x);
+        q[i + 4] = high_nibbles(x);
+    }
+}
+
+/* The levels of IQ4 by nibble: ht_iq4_values as four words. */
+__device__ __forceinline__ int iq4_levels(int n)
+{
+    const unsigned t0 = 0xbfad9881u, t1 = 0xf6eaddcfu, t2 = 0x26190d01u, t3 = 0x71594535u;
+    const unsigned x = static_cast<unsigned>(n) & 0x07070707u, high = (static_cast<unsigned>(n) >> 3) & 0x01010101u;
+    unsigned s = (x | x >> 4) & 0x00ff00ffu;
+    s = (s | s >> 8) & 0xffffu;
+    const unsigned mask = high * 255u, low_part = __byte_perm(t0, t1, s), high_part = __byte_perm(t2, t3, s);
+    return static_cast<int>((low_part & ~mask) | (high_part & mask));
+}
+
+/* ---- blocks of 32 ---- */
+
+struct Q4_0 {
+    static constexpr int LEN = 32, BYTES = 18;
+    static constexpr bool FLOAT = false, HALVES = false, MINIMUM = false;
+    static __device__ __forceinline__ void chunk(const uint8_t *row, int64_t c, Chunk &o)
+    {
+        const uint8_t *b = row + c * BYTES;
+        o.scale[0] = load_half(b);
+        nibbles<true>(b + 2, o.q);
+        for (int i = 0; i < 8; i++) o.q[i] = minus4(o.q[i], 8);
+    }
+};
+
+struct Q4_1 {
+    static constexpr int LEN = 32, BYTES = 20;
+    static constexpr bool FLOAT = false, HALVES = false, MINIMUM = true;
+    static __device__ __forceinline__ void chunk(const uint8_t *row, int64_t c, Chunk &o)
+    {
+        const uint8_t *b = row + c * BYTES;
+        o.scale[0] = load_half(b);
+        o.offset[0] = load_half(b + 2);
+        nibbles<false>(b + 4, o.q);
+    }
+};
+
+__device__ __forceinline__ void add_fifth_bits(int (&q)[8], unsigned bits)
+{
+    for (int i = 0; i < 8; i++) q[i] |= spread4(bits >> 4 * i) << 4;
+}
+
+struct Q5_0 {
+    static constexpr int LEN = 32, BYTES = 22;
+    static constexpr bool FLOAT = false, HALVES = false, MINIMUM = false;
+    static __device__ __forceinline__ void chunk(const uint8_t *row, int64_t c, Chunk &o)
+    {
+        const uint8_t *b = row + c * BYTES;
+        o.scale[0] = load_half(b);
+        nibbles<true>(b + 6, o.q);
+        add_fifth_bits(o.q, static_cast<unsigned>(load4_by2(b + 2)));
+        for (int i = 0; i < 8; i++) o.q[i] = minus4(o.q[i], 16);
+    }
+};
+
+struct Q5_1 {
+    static constexpr int LEN = 32, BYTES = 24;
+    static constexpr bool FLOAT = false, HALVES = false, MINIMUM = true;
+    static __device__ __forceinline__ void chunk(const uint8_t *row, int64_t c, Chunk &o)
+    {
+        const uint8_t *b = row + c * BYTES;
+        o.scale[0] = load_half(b);
+        o.offset[0] = load_half(b + 2);
+        nibbles<false>(b + 8, o.q);
+        add_fifth_bits(o.q, static_cast<unsigned>(load4(b + 4)));
+    }
+};
+
+struct Q8_0 {
+    static constexpr int LEN = 32, BYTES = 34;
+    static constexpr bool FLOAT = false, HALVES = false, MINIMUM = false;
+    static __device__ __forceinline__ void chunk(const uint8_t *row, int64_t c, Chunk &o)
+    {
+        const uint8_t *b = row + c * BYTES;
+        o.scale[0] = load_half(b);
+        for (int i = 0; i < 8; i++) o.q[i] = load4_by2(b + 2 + 4 * i);
+    }
+};
+
+struct IQ4_NL {
+    static constexpr int LEN = 32, BYTES = 18;
+    static constexpr bool FLOAT = false, HALVES = false, MINIMUM = false;
+    static __device__ __forceinline__ void chunk(const uint8_t *row, int64_t c, Chunk &o)
+    {
+        const uint8_t *b = row + c * BYTES;
+        o.scale[0] = load_half(b);
+        nibbles<true>(b + 2, o.q);
+        for (int i = 0; i < 8; i++) o.q[i] = iq4_levels(o.q[i]);
+    }
+};
+
+/* ---- super-blocks of 256: chunk j = 0..7 of a block; half n = j / 4 holds 128 weights, plane p = j % 4 of it ---- */
+
+struct Q2_K {
+    static constexpr int LEN = 256, BYTES = 84;
+    static constexpr bool FLOAT = false, HALVES = true, MINIMUM = true;
+    static __device__ __forceinline__ void chunk(const uint8_t *row, int64_t c, Chunk &o)
+    {
+        const uint8_t *b = row + c / 8 * BYTES;
+        const int j = static_cast<int>(c % 8);
+        const float d = load_half(b + 80), m = load_half(b + 82);
+        for (int h = 0; h < 2; h++) {
+            const int s = b[2 * j + h];
+            o.scale[h] = d * static_cast<float>(s & 15);
+            o.offset[h] = -m * static_cast<float>(s >> 4);
+        }
+        for (int i = 0; i < 8; i++) o.q[i] = (load4(b + 16 + j / 4 * 32 + 4 * i) >> 2 * (j % 4)) & 0x03030303;
+    }
+};
+
+struct Q3_K {
+    static constexpr int LEN = 256, BYTES = 110;
+    static constexpr bool FLOAT = false, HALVES = true, MINIMUM = false;
+    static __device__ __forceinline__ void chunk(const uint8_t *row, int64_t c, Chunk &o)
+    {
+        const uint8_t *b = row + c / 8 * BYTES, *packed = b + 96;
+        const int j = static_cast<int>(c % 8);
+        const float d = load_half(b + 108);
+        for (int h = 0; h < 2; h++) {
+            const int s = 2 * j + h, low = s < 8 ? packed[s] & 15 : packed[s - 8] >> 4;
+            o.scale[h] = d * static_cast<float>((low | ((packed[8 + s % 4] >> 2 * (s / 4)) & 3) << 4) - 32);
+        }
+        for (int i = 0; i < 8; i++) {
+            const int low = (load4_by2(b + 32 + j / 4 * 32 + 4 * i) >> 2 * (j % 4)) & 0x03030303;
+            const int high = (load4_by2(b + 4 * i) >> j) & 0x01010101;
+            o.q[i] = minus4(low | high << 2, 4);
+        }
+    }
+};
+
+/* Scale and minimum j of the packed 6-bit pairs of Q4_K and Q5_K. */
+__device__ __forceinline__ void k4_scale(const uint8_t *packed, int j, int &scale, int &minimum)
+{
+    if (j < 4) {
+        scale = packed[j] & 63;
+        minimum = packed[j + 4] & 63;
+    } else {
+        scale = (packed[j + 4] & 15) | (packed[j - 4] >> 6) << 4;
+        minimum = packed[j + 4] >> 4 | (packed[j] >> 6) << 4;
+    }
+}
+
+struct Q4_K {
+    static constexpr int LEN = 256, BYTES = 144;
+    static constexpr bool FLOAT = false, HALVES = false, MINIMUM = true;
+    static __device__ __forceinline__ void chunk(const uint8_t *row, int64_t c, Chunk &o)
+    {
+        const uint8_t *b = row + c / 8 * BYTES;
+        const int j = static_cast<int>(c % 8);
+        int s, m;
+        k4_scale(b + 4, j, s, m);
+        o.scale[0] = load_half(b) * static_cast<float>(s);
+        o.offset[0] = -load_half(b + 2) * static_cast<float>(m);
+        for (int i = 0; i < 8; i++) o.q[i] = (load4(b + 16 + j / 2 * 32 + 4 * i) >> 4 * (j % 2)) & 0x0f0f0f0f;
+    }
+};
+
+struct Q5_K {
+    static constexpr int LEN = 256, BYTES = 176;
+    static constexpr bool FLOAT = false, HALVES = false, MINIMUM = true;
+    static __device__ __forceinline__ void chunk(const uint8_t *row, int64_t c, Chunk &o)
+    {
+        const uint8_t *b = row + c / 8 * BYTES;
+        const int j = static_cast<int>(c % 8);
+        int s, m;
+        k4_scale(b + 4, j, s, m);
+        o.scale[0] = load_half(b) * static_cast<float>(s);
+        o.offset[0] = -load_half(b + 2) * static_cast<float>(m);
+        for (int i = 0; i < 8; i++) {
+            const int low = (load4(b + 48 + j / 2 * 32 + 4 * i) >> 4 * (j % 2)) & 0x0f0f0f0f;
+            o.q[i] = low | ((load4(b + 16 + 4 * i) >> j) & 0x01010101) << 4;
+        }
+    }
+};
+
+struct Q6_K {
+    static constexpr int LEN = 256, BYTES = 210;
+    static constexpr bool FLOAT = false, HALVES = true, MINIMUM = false;
+    static __device__ __forceinline__ void chunk(const uint8_t *row, int64_t c, Chunk &o)
+    {
+        const uint8_t *b = row + c / 8 * BYTES;
+        const int j = static_cast<int>(c % 8), n = j / 4, p = j % 4;
+        const float d = load_half(b + 208);
+        for (int h = 0; h < 2; h++) o.scale[h] = d * static_cast<float>(static_cast<int8_t>(b[192 + 2 * j + h]));
+        for (int i = 0; i < 8; i++) {
+            const int low = (load4_by2(b + 64 * n + 32 * (p & 1) + 4 * i) >> 4 * (p >> 1)) & 0x0f0f0f0f;
+            const int high = (load4_by2(b + 128 + 32 * n + 4 * i) >> 2 * p) & 0x03030303;
+            o.q[i] = minus4(low | high << 4, 32);
+        }
+    }
+};
+
+struct IQ4_XS {
+    static constexpr int LEN = 256, BYTES = 136;
+    static constexpr bool FLOAT = false, HALVES = false, MINIMUM = false;
+    static __device__ __forceinline__ void chunk(const uint8_t *row, int64_t c, Chunk &o)
+    {
+        const uint8_t *b = row + c / 8 * BYTES;
+        const int j = static_cast<int>(c % 8);
+        const int s = ((b[4 + j / 2] >> 4 * (j % 2)) & 15) | ((load2(b + 2) >> 2 * j) & 3) << 4;
+        o.scale[0] = load_half(b) * static_cast<float>(s - 32);
+        nibbles<false>(b + 8 + 16 * j, o.q);
+        for (int i = 0; i < 8; i++) o.q[i] = iq4_levels(o.q[i]);
+    }
+};
+
+/* ---- floats ---- */
+
+struct F32 {
+    static constexpr int LEN = 1, BYTES = 4;
+    static constexpr bool FLOAT = true, HALVES = false, MINIMUM = false;
+    static __device__ __forceinline__ float at(const uint8_t *row, int64_t k)
+    {
+        return reinterpret_cast<const float *>(row)[k];
+    }
+};
+struct F16 {
+    static constexpr int LEN = 1, BYTES = 2;
+    static constexpr bool FLOAT = true, HALVES = false, MINIMUM = false;
+    static __device__ __forceinline__ float at(const uint8_t *row, int64_t k) { return load_half(row + 2 * k); }
+};
+struct BF16 {
+    static constexpr int LEN = 1, BYTES = 2;
+    static constexpr bool FLOAT = true, HALVES = false, MINIMUM = false;
+    static __device__ __forceinline__ float at(const uint8_t *row, int64_t k)
+    {
+        return __uint_as_float(static_cast<unsigned>(load2(row + 2 * k)) << 16);
+    }
+};
+
+/* ---- to floats ---- */
+
+__device__ __forceinline__ float byte_of(int word, int i)
+{
+    return static_cast<float>(static_cast<int8_t>(static_cast<unsigned>(word) >> 8 * i));
+}
+
+/* Weights [32 c, 32 c + 32) of a row; zeros beyond its end. */
+template <class T> __device__ __forceinline__ void expand(const uint8_t *row, int64_t c, int64_t cols, float (&w)[32])
+{
+    if constexpr (T::FLOAT) {
+        for (int i = 0; i < 32; i++) w[i] = 32 * c + i < cols ? T::at(row, 32 * c + i) : 0.0f;
+    } else {
+        Chunk k;
+        if (32 * c >= cols) {
+            for (int i = 0; i < 32; i++) w[i] = 0.0f;
+            return;
+        }
+        T::chunk(row, c, k);
+        for (int i = 0; i < 32; i++) {
+            const int h = T::HALVES ? i / 16 : 0;
+            const float v = k.scale[h] * byte_of(k.q[i / 4], i % 4);
+            w[i] = T::MINIMUM ? v + k.offset[h] : v;
+        }
+    }
+}
+
+/* Calls USE(struct of the type) for the type; anything else falls through. */
+#define HT_FOR_FLOAT_TYPE(type, USE)                                                                                 \
+    case HT_F32: USE(F32);                                                                                            \
+    case HT_F16: USE(F16);                                                                                            \
+    case HT_BF16: USE(BF16);
+#define HT_FOR_BLOCK_TYPE(type, USE)                                                                                 \
+    case HT_Q4_0: USE(Q4_0);                                                                                          \
+    case HT_Q4_1: USE(Q4_1);                                                                                          \
+    case HT_Q5_0: USE(Q5_0);                                                                                          \
+    case HT_Q5_1: USE(Q5_1);                                                                                          \
+    case HT_Q8_0: USE(Q8_0);                                                                                          \
+    case HT_Q2_K: USE(Q2_K);                                                                                          \
+    case HT_Q3_K: USE(Q3_K);                                                                                          \
+    case HT_Q4_K: USE(Q4_K);                                                                                          \
+    case HT_Q5_K: USE(Q5_K);                                                                                          \
+    case HT_Q6_K: USE(Q6_K);                                                                                          \
+    case HT_IQ4_NL: USE(IQ4_NL);                                                                                      \
+    case HT_IQ4_XS: USE(IQ4_XS);
+
+/* What a starter answers to arguments that no kernel is for: cudaErrorInvalidValue, or its like. */
+constexpr int BAD_ARGUMENT = 1;
+
+} // namespace HT_BUILD
+#endif
