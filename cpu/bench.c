@@ -1,0 +1,240 @@
+/* Measuring kernels: see bench.h. */
+#include "cpu/bench.h"
+
+#include "core/base/arith.h"
+#include "core/base/memory.h"
+#include "core/base/random.h"
+#include "core/base/threads.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define READ_BYTES ((size_t)1 << 30)
+#define READ_CHUNK ((size_t)1 << 20)
+#define WORKING_SET ((size_t)512 << 20)
+#define DECODE_UNIT ((int64_t)256 << 10) /* bytes of weights of a task */
+#define BLOCK_ROWS 64                    /* rows of a task, block class */
+
+static int compare(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+static double median(double *v, int n)
+{
+    qsort(v, (size_t)n, sizeof(*v), compare);
+    return v[n / 2];
+}
+
+/* ---- streaming read ---------------------------------------------------------------------------------------- */
+
+typedef struct read_job { const char *memory; uint64_t *sums; } read_job;
+
+typedef uint64_t lane8 __attribute__((vector_size(64)));
+
+/* A sum that the compiler makes of the widest loads that the file's flags allow: memory-bound all the same. */
+static void read_range(void *context, int64_t begin, int64_t end, int thread)
+{
+    const read_job *j = context;
+    const lane8 *p = (const lane8 *)(const void *)(j->memory + (size_t)begin * READ_CHUNK);
+    size_t lines = (size_t)(end - begin) * READ_CHUNK / sizeof(lane8);
+    lane8 a = {0}, b = {0};
+    for (size_t i = 0; i < lines; i += 4) {
+        for (size_t k = 0; k < 4; k++)
+            __builtin_prefetch((const char *)(p + i + k) + 4096, 0, 3); /* 4 KB ahead: +20% on one Zen 4 core */
+        a += p[i] ^ p[i + 1];
+        b += p[i + 2] ^ p[i + 3];
+    }
+    a += b;
+    j->sums[8 * thread] += a[0] + a[1] + a[2] + a[3] + a[4] + a[5] + a[6] + a[7];
+}
+
+double ht_measure_read_bandwidth(int threads, int repeats)
+{
+    ht_pool *pool = NULL;
+    double *seconds = ht_calloc((size_t)(repeats > 0 ? repeats : 1), sizeof(double)), result = -ENOMEM;
+    char *memory = ht_alloc_pages(READ_BYTES);
+    uint64_t *sums = NULL;
+    int rc = ht_pool_open(&pool, &(ht_pool_options){.threads = threads, .pin = true}, NULL);
+    if (rc < 0) {
+        result = rc;
+        goto done;
+    }
+    sums = ht_calloc((size_t)ht_pool_threads(pool), 64);
+    if (!seconds || !memory || !sums)
+        goto done;
+    memset(memory, 1, READ_BYTES); /* every page is there */
+    read_job job = {memory, sums};
+    repeats = repeats > 0 ? repeats : 1;
+    for (int i = 0; i < repeats; i++) {
+        double start = ht_now();
+        ht_pool_for(pool, (int64_t)(READ_BYTES / READ_CHUNK), 4, read_range, &job);
+        seconds[i] = ht_now() - start;
+    }
+    result = (double)READ_BYTES / median(seconds, repeats);
+done:
+    ht_pool_close(&pool);
+    ht_free(sums);
+    ht_free_pages(memory, READ_BYTES);
+    ht_free(seconds);
+    return result;
+}
+
+/* ---- kernels ------------------------------------------------------------------------------------------------- */
+
+typedef struct kernel_job {
+    const ht_kernels *k;
+    const ht_kernel_bench *b;
+    int mode;
+    size_t row_bytes, matrix_bytes, x_bytes;
+    int64_t unit; /* rows of a task */
+    const char *w, *x;
+    char *packed, *scratch;
+    size_t scratch_bytes; /* of a thread */
+    float *y;
+} kernel_job;
+
+static void dot_range(void *context, int64_t begin, int64_t end, int thread)
+{
+    const kernel_job *j = context;
+    const ht_kernel_bench *b = j->b;
+    const int64_t units = ht_ceil_div(b->rows, j->unit); /* of a matrix */
+    (void)thread;
+    for (int64_t i = begin; i < end; i++) {
+        int64_t row = i % units * j->unit, rows = ht_min_i64(j->unit, b->rows - row);
+        const char *w = j->w + (size_t)(i / units) * j->matrix_bytes + (size_t)row * j->row_bytes;
+        j->k->dot[b->type][j->mode](j->y + row, b->rows, w, j->row_bytes, rows, j->x, j->x_bytes, b->columns, b->cols);
+    }
+}
+
+static void pack_range(void *context, int64_t begin, int64_t end, int thread)
+{
+    const kernel_job *j = context;
+    const ht_kernel_bench *b = j->b;
+    (void)thread;
+    j->k->matmul[b->type][j->mode].pack(j->packed, j->x, j->x_bytes, begin, end, b->columns, b->cols);
+}
+
+static void matmul_range(void *context, int64_t begin, int64_t end, int thread)
+{
+    const kernel_job *j = context;
+    const ht_kernel_bench *b = j->b;
+    for (int64_t i = begin; i < end; i++) {
+        int64_t row = i * BLOCK_ROWS, rows = ht_min_i64(BLOCK_ROWS, b->rows - row);
+        j->k->matmul[b->type][j->mode].run(j->y + row, b->rows, j->w + (size_t)row * j->row_bytes, j->row_bytes, rows,
+                                           j->packed, b->columns, b->cols,
+                                           j->scratch + (size_t)thread * j->scratch_bytes);
+    }
+}
+
+/* Random bytes with small scales: no kernel's speed depends on values, but infinities and NaNs might. */
+static void fill_weights(char *w, size_t bytes, ht_type type)
+{
+    const ht_type_info *info = ht_type_get((uint32_t)type);
+    size_t block = (size_t)info->block_bytes;
+    for (size_t i = 0; i < bytes; i++)
+        w[i] = (char)(i * 2654435761u >> 13);
+    if (info->block_len == 1) {
+        for (size_t i = block - 1; i < bytes; i += block)
+            w[i] = 0x3c;
+        return;
+    }
+    for (size_t i = 0; i + block <= bytes; i += block) {
+        w[i + 1] = w[i + 3] = 0x20; /* where d and m lie in most types */
+        w[i + block - 1] = w[i + block - 3] = 0x20;
+    }
+}
+
+static double timed(ht_pool *pool, kernel_job *j, int64_t matrices)
+{
+    const ht_kernel_bench *b = j->b;
+    double start = ht_now();
+    if (b->columns <= HT_DECODE_COLUMNS) {
+        ht_pool_for(pool, matrices * ht_ceil_div(b->rows, j->unit), 1, dot_range, j);
+    } else {
+        ht_pool_for(pool, b->columns, 8 * j->k->matmul[b->type][j->mode].column_tile, pack_range, j);
+        ht_pool_for(pool, ht_ceil_div(b->rows, BLOCK_ROWS), 1, matmul_range, j);
+    }
+    return ht_now() - start;
+}
+
+int ht_cpu_bench_kernel(ht_kernel_bench *b, ht_error *err)
+{
+    const ht_type_info *info = ht_type_get((uint32_t)b->type);
+    if (!info || b->rows < 1 || b->cols < 1 || b->columns < 1 || b->cols % info->block_len)
+        return ht_fail(err, -EINVAL, "kernel bench: no such type, or a shape of %lld x %lld x %lld that it cannot have",
+                       (long long)b->rows, (long long)b->cols, (long long)b->columns);
+    if (b->isa > ht_isa_detect())
+        return ht_fail(err, -ENOTSUP, "kernel bench: this CPU lacks %s", ht_isa_name(b->isa));
+    ht_kernels *k = ht_calloc(1, sizeof(*k));
+    ht_pool *pool = NULL;
+    double *seconds = ht_calloc((size_t)ht_max_i64(b->repeats, 1), sizeof(double));
+    int rc = ht_pool_open(&pool, &(ht_pool_options){.threads = b->threads, .pin = true}, err);
+    const bool decode = b->columns <= HT_DECODE_COLUMNS;
+    kernel_job j = {.k = k, .b = b, .mode = b->f32, .row_bytes = ht_row_bytes(info, b->cols)};
+    size_t w_bytes = 0, x_bytes = 0, packed = 0;
+    char *w = NULL;
+    float *x = NULL;
+    char *rows = NULL;
+    if (rc < 0)
+        goto done;
+    rc = -ENOMEM;
+    if (!k || !seconds)
+        goto done;
+    ht_kernels_init(k, b->isa);
+    const bool quantised = !b->f32 && info->block_len > 1;
+    j.matrix_bytes = j.row_bytes * (size_t)b->rows;
+    int64_t matrices = decode ? ht_max_i64((int64_t)(WORKING_SET / j.matrix_bytes), 1) : 1;
+    w_bytes = j.matrix_bytes * (size_t)matrices;
+    j.unit = ht_max_i64(DECODE_UNIT / (int64_t)j.row_bytes / 16 * 16, 16);
+    j.x_bytes = quantised ? HT_ACT_ROW_BYTES(b->cols) : (size_t)b->cols * sizeof(float);
+    x_bytes = j.x_bytes * (size_t)b->columns;
+    w = ht_alloc_pages(w_bytes);
+    x = ht_alloc((size_t)b->cols, sizeof(float));
+    rows = ht_alloc_pages(x_bytes);
+    j.y = ht_alloc((size_t)(b->rows * b->columns), sizeof(float));
+    if (!decode) {
+        packed = k->matmul[b->type][j.mode].packed_bytes(b->columns, b->cols);
+        j.scratch_bytes = ht_align_up(k->matmul[b->type][j.mode].scratch_bytes(b->cols), 4096);
+        j.packed = ht_alloc_pages(packed);
+        j.scratch = ht_alloc_aligned(j.scratch_bytes * (size_t)ht_pool_threads(pool) + 64, 4096);
+        if (!j.packed || !j.scratch)
+            goto done;
+    }
+    if (!w || !x || !rows || !j.y)
+        goto done;
+    fill_weights(w, w_bytes, b->type);
+    for (int64_t c = 0; c < b->columns; c++) {
+        for (int64_t i = 0; i < b->cols; i++)
+            x[i] = (float)ht_random_uniform(1, (uint64_t)c, (uint64_t)i, 0) - 0.5f;
+        if (quantised)
+            k->act_quantize(x, rows + (size_t)c * j.x_bytes, b->cols);
+        else
+            memcpy(rows + (size_t)c * j.x_bytes, x, j.x_bytes);
+    }
+    j.w = w;
+    j.x = rows;
+    timed(pool, &j, matrices);
+    for (int i = 0; i < b->repeats || i == 0; i++)
+        seconds[i] = timed(pool, &j, matrices);
+    double time = median(seconds, (int)ht_max_i64(b->repeats, 1));
+    b->bytes_per_second = (double)w_bytes / time;
+    b->macs_per_second = (double)b->rows * (double)b->cols * (double)matrices * (double)b->columns / time;
+    rc = 0;
+done:
+    if (rc == -ENOMEM)
+        ht_fail(err, rc, "kernel bench: out of memory");
+    ht_pool_close(&pool);
+    ht_free(seconds);
+    ht_free(j.y);
+    ht_free(j.scratch);
+    if (j.packed)
+        ht_free_pages(j.packed, packed);
+    if (rows)
+        ht_free_pages(rows, x_bytes);
+    ht_free(x);
+    if (w)
+        ht_free_pages(w, w_bytes);
+    ht_free(k);
+    return rc;
+}

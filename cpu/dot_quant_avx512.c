@@ -1,0 +1,255 @@
+/* The decode class with quantised weights, AVX-512: tiles of 16 rows against 1 to 8 columns, quantised or F32. One
+ * column is multiplied as the weights are unpacked; more than one go by way of a few unpacked blocks in L1. The order
+ * of sums of a (row, column) is the same in both (block_column).
+ */
+#include "cpu/tile_avx512.h"
+
+enum { AHEAD = 1024 }; /* bytes of a row to prefetch ahead: 16 KB for a tile */
+
+typedef struct column_set {
+    const int8_t *q[HT_DECODE_COLUMNS];
+    const float *d[HT_DECODE_COLUMNS];
+    const tile_aux *aux[HT_DECODE_COLUMNS];
+} column_set;
+
+/* Sums of 16 quants. */
+TILE_INLINE int32_t sum_16(const int8_t *q)
+{
+    __m128i v = _mm_xor_si128(_mm_loadu_si128((const __m128i *)(const void *)q), _mm_set1_epi8(-128));
+    __m128i s = _mm_sad_epu8(v, _mm_setzero_si128());
+    return _mm_cvtsi128_si32(s) + _mm_extract_epi16(s, 4) - 16 * 128;
+}
+
+/* What block_column needs of `blocks` blocks of a column, for types where the stored sums do not serve. */
+static void make_aux(ht_type type, tile_aux *aux, const int8_t *q, const float *d, int64_t blocks)
+{
+    int32_t offset = unpack_offset(type);
+    if (!unpack_halves(type)) {
+        for (int64_t b = 0; b < blocks; b++)
+            aux[b].i = -offset * (sum_16(q + HT_QK * b) + sum_16(q + HT_QK * b + 16));
+    } else if (unpack_has_min(type)) {
+        for (int64_t b = 0; b < 2 * blocks; b++)
+            aux[b].f = d[b / 2] * (float)sum_16(q + 16 * b);
+    } else {
+        for (int64_t b = 0; b < 2 * blocks; b++)
+            aux[b].i = -offset * sum_16(q + 16 * b);
+    }
+}
+
+/* acc[c] += stored blocks . column c; NC and the kind of type are constants. */
+TILE_INLINE void stored_columns(int nc, bool halves, bool has_min, const __m512i *stored, int64_t blocks,
+                                const column_set *x, int64_t first, __m512 *out)
+{
+    const int64_t vectors = stored_vectors(halves, has_min);
+    __m512 acc[HT_DECODE_COLUMNS];
+    TILE_UNROLL for (int c = 0; c < nc; c++)
+        acc[c] = out[c];
+    for (int64_t i = 0; i < blocks; i++) {
+        /* in the order of one_group: half-block types come in whole super-blocks */
+        const int64_t b = halves && !has_min ? (i & ~3) | (i & 1) << 1 | (i >> 1 & 1) : i;
+        const __m512i *from = stored + b * vectors;
+        __m512i w[8];
+        __m512 d[2], m[2];
+        TILE_UNROLL for (int j = 0; j < 8; j++)
+            w[j] = _mm512_load_si512(from + j);
+        const int n = halves ? 2 : 1;
+        TILE_UNROLL for (int h = 0; h < n; h++) {
+            d[h] = _mm512_load_ps(from + 8 + h);
+            if (has_min)
+                m[h] = _mm512_load_ps(from + 8 + n + h);
+        }
+        TILE_UNROLL for (int c = 0; c < nc; c++)
+            acc[c] = block_column(halves, has_min, w, d, m, x->q[c] + HT_QK * (first + b), x->d[c][first + b],
+                                  x->aux[c] + (first + b) * n, 1, acc[c]);
+    }
+    TILE_UNROLL for (int c = 0; c < nc; c++)
+        out[c] = acc[c];
+}
+
+#define STORED_COLUMNS(kind, halves, has_min)                                                                      \
+    static void stored_##kind(int64_t n, const __m512i *stored, int64_t blocks, const column_set *x, int64_t first, \
+                              __m512 *acc)                                                                         \
+    {                                                                                                              \
+        switch (n) {                                                                                               \
+        case 2: stored_columns(2, halves, has_min, stored, blocks, x, first, acc); break;                          \
+        case 3: stored_columns(3, halves, has_min, stored, blocks, x, first, acc); break;                          \
+        case 4: stored_columns(4, halves, has_min, stored, blocks, x, first, acc); break;                          \
+        case 5: stored_columns(5, halves, has_min, stored, blocks, x, first, acc); break;                          \
+        case 6: stored_columns(6, halves, has_min, stored, blocks, x, first, acc); break;                          \
+        case 7: stored_columns(7, halves, has_min, stored, blocks, x, first, acc); break;                          \
+        default: stored_columns(8, halves, has_min, stored, blocks, x, first, acc); break;                         \
+        }                                                                                                          \
+    }
+STORED_COLUMNS(whole_offset, false, false)
+STORED_COLUMNS(whole_min, false, true)
+STORED_COLUMNS(halves_offset, true, false)
+STORED_COLUMNS(halves_min, true, true)
+
+static void tile_prefetch_bytes(const tile_rows *tile, const tile_ahead *a, size_t at, size_t bytes)
+{
+    size_t to = at + a->ahead;
+    if (to >= a->wrap)
+        to += a->jump;
+    for (size_t line = 0; line < (bytes + 63) / 64; line++) {
+        for (int r = 0; r < TILE_ROWS; r++)
+            _mm_prefetch((const char *)((uintptr_t)tile->row[r] + to + 64 * line), _MM_HINT_T0);
+    }
+}
+
+/* A tile against several columns, over a segment's blocks. */
+static void tile_several(const tile_type *t, const tile_rows *tile, const tile_ahead *ahead, const column_set *x,
+                         int64_t n, int64_t blocks, __m512 *acc)
+{
+    __attribute__((aligned(64))) __m512i stored[TILE_STAGE * 12];
+    const bool halves = unpack_halves(t->type), has_min = unpack_has_min(t->type);
+    const size_t stage_bytes = unpack_group_bytes(t->type) * (size_t)(TILE_STAGE / unpack_group_blocks(t->type));
+    size_t at = 0;
+    for (int64_t b = 0; b < blocks; b += TILE_STAGE, at += stage_bytes) {
+        int64_t some = blocks - b < TILE_STAGE ? blocks - b : TILE_STAGE;
+        tile_prefetch_bytes(tile, ahead, at, stage_bytes);
+        t->store(tile, at, some, stored);
+        if (halves)
+            (has_min ? stored_halves_min : stored_halves_offset)(n, stored, some, x, b, acc);
+        else
+            (has_min ? stored_whole_min : stored_whole_offset)(n, stored, some, x, b, acc);
+    }
+}
+
+TILE_INLINE __mmask16 rows_mask(int64_t rows) { return rows >= TILE_ROWS ? 0xffff : (__mmask16)((1u << rows) - 1); }
+
+/* Blocks [first, first + blocks) of all rows; the sums so far are in y. */
+static void segment_q8(const tile_type *t, float *y, int64_t y_stride, const char *w, size_t row_bytes, int64_t rows,
+                       const void *x, size_t x_bytes, int64_t n, int64_t cols, int64_t first, int64_t blocks)
+{
+    tile_aux aux[HT_DECODE_COLUMNS][2 * TILE_SEGMENT];
+    column_set set;
+    for (int64_t c = 0; c < n; c++) {
+        const char *column = (const char *)x + (size_t)c * x_bytes;
+        set.q[c] = ht_act_quants(column) + HT_QK * first;
+        set.d[c] = ht_act_scales(column, cols) + first;
+        if (unpack_has_min(t->type) && !unpack_halves(t->type)) {
+            set.aux[c] = (const tile_aux *)(const void *)(ht_act_sums(column, cols) + first);
+        } else {
+            make_aux(t->type, aux[c], set.q[c], set.d[c], blocks);
+            set.aux[c] = aux[c];
+        }
+    }
+    const size_t bytes = (size_t)blocks * unpack_group_bytes(t->type) / (size_t)unpack_group_blocks(t->type);
+    const tile_ahead ahead = {AHEAD, bytes, TILE_ROWS * row_bytes - bytes};
+    for (int64_t r = 0; r < rows; r += TILE_ROWS) {
+        tile_rows tile;
+        tile_set(&tile, w + (size_t)r * row_bytes, row_bytes, rows - r);
+        __mmask16 mask = rows_mask(rows - r);
+        __m512 acc[HT_DECODE_COLUMNS];
+        for (int64_t c = 0; c < n; c++)
+            acc[c] = first == 0 ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(mask, y + c * y_stride + r);
+        if (n == 1)
+            t->one(&tile, &ahead, set.q[0], set.d[0], set.aux[0], blocks, acc);
+        else
+            tile_several(t, &tile, &ahead, &set, n, blocks, acc);
+        for (int64_t c = 0; c < n; c++)
+            _mm512_mask_storeu_ps(y + c * y_stride + r, mask, acc[c]);
+    }
+}
+
+static void dot_q8(const tile_type *t, float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows,
+                   const void *x, size_t x_bytes, int64_t n, int64_t cols)
+{
+    const int64_t blocks = cols / HT_QK;
+    size_t at = 0;
+    for (int64_t b = 0; b < blocks || b == 0; b += TILE_SEGMENT) {
+        int64_t some = blocks - b < TILE_SEGMENT ? blocks - b : TILE_SEGMENT;
+        for (int64_t c = 0; c < n; c += HT_DECODE_COLUMNS)
+            segment_q8(t, y + c * y_stride, y_stride, (const char *)w + at, row_bytes, rows,
+                       (const char *)x + (size_t)c * x_bytes, x_bytes,
+                       n - c < HT_DECODE_COLUMNS ? n - c : HT_DECODE_COLUMNS, cols, b, some);
+        at += (size_t)TILE_SEGMENT * unpack_group_bytes(t->type) / (size_t)unpack_group_blocks(t->type);
+    }
+}
+
+/* F32 columns: weights of a few blocks as F32 in L1, then multiply-adds in order of k, a sum a block. */
+static void tile_f32(const tile_type *t, const tile_rows *tile, const float *x, size_t x_bytes, int64_t n,
+                     int64_t blocks, __m512 *acc)
+{
+    __attribute__((aligned(64))) float floats[TILE_STAGE * HT_QK * TILE_ROWS];
+    const size_t stage_bytes = unpack_group_bytes(t->type) * (size_t)(TILE_STAGE / unpack_group_blocks(t->type));
+    size_t at = 0;
+    for (int64_t b = 0; b < blocks; b += TILE_STAGE, at += stage_bytes) {
+        int64_t some = blocks - b < TILE_STAGE ? blocks - b : TILE_STAGE;
+        t->floats(tile, at, some, floats);
+        for (int64_t c = 0; c < n; c++) {
+            const float *column = (const float *)(const void *)((const char *)x + (size_t)c * x_bytes) + HT_QK * b;
+            for (int64_t i = 0; i < some; i++) {
+                __m512 sum = _mm512_setzero_ps();
+                for (int64_t k = HT_QK * i; k < HT_QK * (i + 1); k++)
+                    sum = _mm512_fmadd_ps(_mm512_load_ps(floats + TILE_ROWS * k), _mm512_set1_ps(column[k]), sum);
+                acc[c] = _mm512_add_ps(acc[c], sum);
+            }
+        }
+    }
+}
+
+static void dot_f32(const tile_type *t, float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows,
+                    const void *x, size_t x_bytes, int64_t n, int64_t cols)
+{
+    for (int64_t r = 0; r < rows; r += TILE_ROWS) {
+        tile_rows tile;
+        tile_set(&tile, (const char *)w + (size_t)r * row_bytes, row_bytes, rows - r);
+        __mmask16 mask = rows_mask(rows - r);
+        for (int64_t begin = 0; begin < n; begin += HT_DECODE_COLUMNS) {
+            int64_t some = n - begin < HT_DECODE_COLUMNS ? n - begin : HT_DECODE_COLUMNS;
+            __m512 acc[HT_DECODE_COLUMNS];
+            for (int64_t c = 0; c < some; c++)
+                acc[c] = _mm512_setzero_ps();
+            tile_f32(t, &tile, (const float *)(const void *)((const char *)x + (size_t)begin * x_bytes), x_bytes, some,
+                     cols / HT_QK, acc);
+            for (int64_t c = 0; c < some; c++)
+                _mm512_mask_storeu_ps(y + (begin + c) * y_stride + r, mask, acc[c]);
+        }
+    }
+}
+
+/* One row: its groups are taken as the rows of a tile. */
+static void expand(const tile_type *t, const void *row, float *out, int64_t cols)
+{
+    __attribute__((aligned(64))) float floats[HT_QK_K * TILE_ROWS];
+    const int64_t group = HT_QK * unpack_group_blocks(t->type);
+    const int64_t small = unpack_is_small(t->type) ? HT_QK : group; /* a tile row is one small block */
+    const size_t bytes = unpack_group_bytes(t->type) / (size_t)(group / small);
+    for (int64_t k = 0; k < cols; k += small * TILE_ROWS) {
+        int64_t rows = (cols - k) / small < TILE_ROWS ? (cols - k) / small : TILE_ROWS;
+        tile_rows tile;
+        tile_set(&tile, (const char *)row + (size_t)(k / small) * bytes, bytes, rows);
+        t->floats(&tile, 0, small / HT_QK, floats);
+        for (int64_t r = 0; r < rows; r++) {
+            for (int64_t i = 0; i < small; i++)
+                out[k + r * small + i] = floats[TILE_ROWS * i + r];
+        }
+    }
+}
+
+#define WRAP(name, id)                                                                                             \
+    static void dot_##name##_q8(float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows,         \
+                                const void *x, size_t x_bytes, int64_t n, int64_t cols)                            \
+    {                                                                                                              \
+        dot_q8(&ht_tile_##name##_avx512, y, y_stride, w, row_bytes, rows, x, x_bytes, n, cols);                    \
+    }                                                                                                              \
+    static void dot_##name##_f32(float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows,        \
+                                 const void *x, size_t x_bytes, int64_t n, int64_t cols)                           \
+    {                                                                                                              \
+        dot_f32(&ht_tile_##name##_avx512, y, y_stride, w, row_bytes, rows, x, x_bytes, n, cols);                   \
+    }                                                                                                              \
+    static void expand_##name(const void *row, float *out, int64_t cols)                                           \
+    {                                                                                                              \
+        expand(&ht_tile_##name##_avx512, row, out, cols);                                                          \
+    }
+TILE_EACH_TYPE(WRAP)
+
+void ht_kernels_dot_quant_avx512(ht_kernels *k)
+{
+#define FILL(name, id)                                                                                             \
+    k->dot[id][0] = dot_##name##_q8;                                                                               \
+    k->dot[id][1] = dot_##name##_f32;                                                                              \
+    k->expand[id] = expand_##name;
+    TILE_EACH_TYPE(FILL)
+}

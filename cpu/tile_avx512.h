@@ -1,0 +1,87 @@
+/* What the files of the AVX-512 matrix kernels share: the kernels of a weight type that work on a tile of 16 rows,
+ * and how an unpacked block meets a column. */
+#ifndef HEARTH_CPU_TILE_AVX512_H
+#define HEARTH_CPU_TILE_AVX512_H
+
+#include "cpu/unpack_avx512.h"
+
+#if defined(__AVX512VBMI__)
+
+enum {
+    TILE_SEGMENT = 256,        /* blocks of 32 columns that a decode-class product takes at a time */
+    TILE_STAGE = 8,            /* blocks that are unpacked to memory at a time */
+    TILE_COLUMNS = 8,          /* columns that a packed tile of activations holds side by side */
+};
+
+/* A block in memory: 8 vectors of weights, then 1 or 2 of scales, then as many of minimums if the type has them. */
+TILE_INLINE int64_t stored_vectors(bool halves, bool has_min) { return 8 + (halves ? 2 : 1) * (has_min ? 2 : 1); }
+
+/* What is known of a column beside quants and scale, 32 bits for each block, or each half block:
+ *   offset types: int, -offset * sum(q), the start of the integer sum; types with minimums: float, d * sum(q). */
+typedef union tile_aux { int32_t i; float f; } tile_aux;
+
+/* Where to prefetch while a row is read: `ahead` bytes further, or beyond the row's end in the next tile's row. */
+typedef struct tile_ahead { size_t ahead, wrap, jump; } tile_ahead;
+
+typedef struct tile_type {
+    ht_type type;
+    /* acc lane r += row r . one column, over `blocks` blocks. */
+    void (*one)(const tile_rows *tile, const tile_ahead *ahead, const int8_t *q, const float *d, const tile_aux *aux,
+                int64_t blocks, __m512 *acc);
+    /* Unpack blocks (whole groups, but at a row's end) to memory: as stored_vectors, or as F32 (blocks * 32, 16). */
+    void (*store)(const tile_rows *tile, size_t at, int64_t blocks, __m512i *out);
+    void (*floats)(const tile_rows *tile, size_t at, int64_t blocks, float *out);
+} tile_type;
+
+extern const tile_type ht_tile_q4_0_avx512, ht_tile_q4_1_avx512, ht_tile_q5_0_avx512, ht_tile_q5_1_avx512,
+    ht_tile_q8_0_avx512, ht_tile_iq4_nl_avx512, ht_tile_q2_k_avx512, ht_tile_q3_k_avx512, ht_tile_q4_k_avx512,
+    ht_tile_q5_k_avx512, ht_tile_q6_k_avx512, ht_tile_iq4_xs_avx512;
+
+/* EACH(name, type) for every quantised type. */
+#define TILE_EACH_TYPE(EACH)                                                                                       \
+    EACH(q4_0, HT_Q4_0) EACH(q4_1, HT_Q4_1) EACH(q5_0, HT_Q5_0) EACH(q5_1, HT_Q5_1) EACH(q8_0, HT_Q8_0)            \
+    EACH(iq4_nl, HT_IQ4_NL) EACH(q2_k, HT_Q2_K) EACH(q3_k, HT_Q3_K) EACH(q4_k, HT_Q4_K) EACH(q5_k, HT_Q5_K)        \
+    EACH(q6_k, HT_Q6_K) EACH(iq4_xs, HT_IQ4_XS)
+
+/* The parts of the table. */
+void ht_kernels_dot_float_avx512(ht_kernels *k);
+void ht_kernels_dot_quant_avx512(ht_kernels *k);
+void ht_kernels_matmul_q8_avx512(ht_kernels *k);
+void ht_kernels_matmul_f32_avx512(ht_kernels *k);
+
+TILE_INLINE __m512i column_dword(const int8_t *q)
+{
+    int32_t v;
+    memcpy(&v, q, sizeof(v));
+    return _mm512_set1_epi32(v);
+}
+
+/* acc += one block (16 rows, 32) . 32 values of a column. This is the one order of sums of both classes. */
+TILE_INLINE __m512 block_column(bool halves, bool has_min, const __m512i w[8], const __m512 d[2], const __m512 m[2],
+                                const int8_t *q, float scale, const tile_aux *aux, int64_t aux_stride, __m512 acc)
+{
+    __m512i low = _mm512_set1_epi32(has_min ? 0 : aux[0].i);
+    TILE_UNROLL for (int i = 0; i < 4; i++)
+        low = _mm512_dpbusd_epi32(low, w[i], column_dword(q + 4 * i));
+    __m512i high = low;
+    if (halves)
+        high = _mm512_set1_epi32(has_min ? 0 : aux[aux_stride].i);
+    TILE_UNROLL for (int i = 4; i < 8; i++)
+        high = _mm512_dpbusd_epi32(high, w[i], column_dword(q + 4 * i));
+    if (halves) {
+        __m512 t = _mm512_mul_ps(_mm512_cvtepi32_ps(low), d[0]);
+        t = _mm512_fmadd_ps(_mm512_cvtepi32_ps(high), d[1], t);
+        acc = _mm512_fmadd_ps(t, _mm512_set1_ps(scale), acc);
+    } else {
+        acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(high), _mm512_mul_ps(d[0], _mm512_set1_ps(scale)), acc);
+    }
+    if (has_min) {
+        acc = _mm512_fmadd_ps(m[0], _mm512_set1_ps(aux[0].f), acc);
+        if (halves)
+            acc = _mm512_fmadd_ps(m[1], _mm512_set1_ps(aux[aux_stride].f), acc);
+    }
+    return acc;
+}
+
+#endif
+#endif

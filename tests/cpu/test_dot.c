@@ -1,0 +1,357 @@
+/* The checker of the matrix kernels: every type, level and mode against the reference, on seeded shapes.
+ *
+ * Weights are random bytes with sane (or extreme) scales; each buffer is exactly as long as the kernel may read, so
+ * that AddressSanitizer sees one byte more; what lies around y must stay untouched. Bits of a (row, column) must not
+ * depend on the number of columns, on their place, or on how rows are split over calls.
+ */
+#include "cpu/kernels.h"
+#include "tests/support/harness.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct shape { int64_t rows, cols, n; } shape;
+enum mood { PLAIN, ZERO_SCALES, HUGE_SCALES, TINY_SCALES, NEGATIVE_ZERO, MOODS };
+
+static uint64_t state;
+static uint32_t draw(void)
+{
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(state >> 33);
+}
+static float uniform(void) { return (float)draw() / (float)(1u << 30) - 1.0f; } /* [-1, 1) */
+
+/* Where a block keeps its F16 scales. */
+static int scale_offsets(ht_type type, size_t at[2])
+{
+    switch (type) {
+    case HT_Q4_0: case HT_Q5_0: case HT_Q8_0: case HT_IQ4_NL: case HT_IQ4_XS: at[0] = 0; return 1;
+    case HT_Q4_1: case HT_Q5_1: case HT_Q4_K: case HT_Q5_K: at[0] = 0; at[1] = 2; return 2;
+    case HT_Q2_K: at[0] = offsetof(ht_block_q2_k, d); at[1] = offsetof(ht_block_q2_k, dmin); return 2;
+    case HT_Q3_K: at[0] = offsetof(ht_block_q3_k, d); return 1;
+    case HT_Q6_K: at[0] = offsetof(ht_block_q6_k, d); return 1;
+    default: return 0;
+    }
+}
+
+static float random_scale(enum mood mood)
+{
+    switch (mood) {
+    case ZERO_SCALES: return draw() % 2 ? 0.0f : uniform();
+    case HUGE_SCALES: return draw() % 2 ? 65504.0f : -65504.0f;
+    case TINY_SCALES: return 6e-8f * (float)(draw() % 100); /* F16 subnormals */
+    case NEGATIVE_ZERO: return -0.0f;
+    default: return 0.02f * uniform();
+    }
+}
+
+static void random_weights(ht_type type, uint8_t *w, int64_t count, enum mood mood)
+{
+    const ht_type_info *info = ht_type_get(type);
+    size_t at[2], blocks = (size_t)(count / info->block_len);
+    int scales = scale_offsets(type, at);
+    for (size_t b = 0; b < blocks; b++, w += info->block_bytes) {
+        float v = mood == PLAIN ? uniform() : random_scale(mood);
+        ht_half half = ht_half_from_float(v);
+        ht_bf16 bf16 = ht_bf16_from_float(v);
+        if (type == HT_F32) {
+            memcpy(w, &v, 4);
+        } else if (type == HT_F16) {
+            memcpy(w, &half, 2);
+        } else if (type == HT_BF16) {
+            memcpy(w, &bf16, 2);
+        } else {
+            for (int i = 0; i < info->block_bytes; i++)
+                w[i] = (uint8_t)(draw() >> 8);
+            for (int s = 0; s < scales; s++) {
+                half = ht_half_from_float(random_scale(mood));
+                memcpy(w + at[s], &half, 2);
+            }
+        }
+    }
+}
+
+/* One problem: weights, columns in both forms, and what bounds the error of a sum. */
+typedef struct problem {
+    ht_type type;
+    int mode;
+    shape s;
+    bool quantised;
+    size_t row_bytes, x_bytes;
+    void *memory;
+    uint8_t *w;      /* (rows, cols) */
+    char *x;         /* n rows of x_bytes */
+    float *row_max;  /* (rows): max |w| */
+    double *x_abs;   /* (n): sum |x| */
+} problem;
+
+/* Exactly `bytes` long, at an address that is `align` mod 64. */
+static void *exact(size_t bytes, size_t align)
+{
+    char *p = malloc(bytes + align);
+    cr_assert(p != NULL);
+    return p + align;
+}
+
+static void problem_make(problem *p, ht_type type, int mode, shape s, enum mood mood)
+{
+    const ht_type_info *info = ht_type_get(type);
+    bool is_float = info->block_len == 1;
+    *p = (problem){.type = type, .mode = mode, .s = s, .quantised = mode == 0 && !is_float,
+                   .row_bytes = ht_row_bytes(info, s.cols)};
+    p->w = exact(p->row_bytes * (size_t)s.rows, type == HT_F32 ? 4 : 2);
+    random_weights(type, p->w, s.rows * s.cols, mood);
+    p->row_max = calloc((size_t)s.rows + 1, sizeof(float));
+    p->x_abs = calloc((size_t)s.n + 1, sizeof(double));
+    float *row = malloc(((size_t)s.cols + 1) * sizeof(float));
+    for (int64_t r = 0; r < s.rows; r++) {
+        info->dequantize(p->w + (size_t)r * p->row_bytes, row, s.cols);
+        for (int64_t k = 0; k < s.cols; k++)
+            p->row_max[r] = fmaxf(p->row_max[r], fabsf(row[k]));
+    }
+    p->x_bytes = p->quantised ? HT_ACT_ROW_BYTES(s.cols) : (size_t)s.cols * sizeof(float);
+    p->x = exact(p->x_bytes * (size_t)s.n, 4);
+    for (int64_t c = 0; c < s.n; c++) {
+        float size = expf(4 * uniform()), shift = draw() % 4 ? 0.0f : size;
+        for (int64_t k = 0; k < s.cols; k++) {
+            row[k] = draw() % 64 ? size * uniform() + shift : 0.0f;
+            p->x_abs[c] += fabsf(row[k]);
+        }
+        if (c % 5 == 4)
+            memset(row, 0, (size_t)s.cols * sizeof(float));
+        if (p->quantised)
+            ht_act_quantize(row, p->x + (size_t)c * p->x_bytes, s.cols);
+        else
+            memcpy(p->x + (size_t)c * p->x_bytes, row, p->x_bytes);
+    }
+    free(row);
+}
+
+static void problem_free(problem *p)
+{
+    free(p->w - (p->type == HT_F32 ? 4 : 2));
+    free(p->x - 4);
+    free(p->row_max);
+    free(p->x_abs);
+}
+
+static const float GUARD = -12345.678f;
+enum { MARGIN = 3 };
+
+/* y (n, stride) between guards; a new one each time. */
+typedef struct result { float *memory, *y; int64_t stride; size_t count; } result;
+static result result_make(shape s, int64_t extra)
+{
+    result r = {.stride = s.rows + extra, .count = (size_t)(s.n * (s.rows + extra) + 2 * MARGIN)};
+    r.memory = malloc(r.count * sizeof(float));
+    for (size_t i = 0; i < r.count; i++)
+        r.memory[i] = GUARD;
+    r.y = r.memory + MARGIN;
+    return r;
+}
+static bool result_guards(const result *r, shape s)
+{
+    for (int64_t i = -MARGIN; i < (int64_t)r->count - MARGIN; i++) {
+        int64_t c = i >= 0 && r->stride ? i / r->stride : -1;
+        bool inside = i >= 0 && c < s.n && i % r->stride < s.rows;
+        if (!inside && memcmp(&r->y[i], &GUARD, sizeof(GUARD)) != 0)
+            return false;
+    }
+    return true;
+}
+
+static void multiply(const ht_kernels *k, const problem *p, bool block, float *y, int64_t stride, int64_t row,
+                     int64_t rows, int64_t column, int64_t n)
+{
+    const uint8_t *w = p->w + (size_t)row * p->row_bytes;
+    const char *x = p->x + (size_t)column * p->x_bytes;
+    if (!block) {
+        k->dot[p->type][p->mode](y, stride, w, p->row_bytes, rows, x, p->x_bytes, n, p->s.cols);
+        return;
+    }
+    const ht_matmul *m = &k->matmul[p->type][p->mode];
+    void *packed = malloc(m->packed_bytes(n, p->s.cols)), *scratch = malloc(m->scratch_bytes(p->s.cols));
+    /* packed in two parts, as two threads would */
+    int64_t cut = n / 2 / m->column_tile * m->column_tile;
+    m->pack(packed, x, p->x_bytes, cut, n, n, p->s.cols);
+    m->pack(packed, x, p->x_bytes, 0, cut, n, p->s.cols);
+    m->run(y, stride, w, p->row_bytes, rows, packed, n, p->s.cols, scratch);
+    free(packed);
+    free(scratch);
+}
+
+static const char *describe(const ht_kernels *k, const problem *p, bool block, uint64_t seed)
+{
+    static char text[200];
+    snprintf(text, sizeof(text), "%s %s %s %s: rows %lld cols %lld n %lld seed %llu", ht_isa_name(k->isa),
+             ht_type_get(p->type)->name, p->mode ? "f32" : "q8", block ? "block" : "decode", (long long)p->s.rows,
+             (long long)p->s.cols, (long long)p->s.n, (unsigned long long)seed);
+    return text;
+}
+
+static void check_values(const ht_kernels *ref, const ht_kernels *k, const problem *p, bool block, uint64_t seed)
+{
+    shape s = p->s;
+    result want = result_make(s, 0), got = result_make(s, 5);
+    multiply(ref, p, block, want.y, want.stride, 0, s.rows, 0, s.n);
+    multiply(k, p, block, got.y, got.stride, 0, s.rows, 0, s.n);
+    cr_assert(result_guards(&got, s), "%s: wrote outside y", describe(k, p, block, seed));
+    /* Each block or column adds a few roundings of a partial sum, none of which exceeds max|w| * sum|x| by much. */
+    double steps = (double)(p->quantised ? s.cols / 32 + 16 : s.cols + 16);
+    for (int64_t c = 0; c < s.n; c++) {
+        for (int64_t r = 0; r < s.rows; r++) {
+            double a = want.y[c * want.stride + r], b = got.y[c * got.stride + r];
+            double bound = 2 * steps * 6e-8 * p->row_max[r] * p->x_abs[c] + 1e-35;
+            cr_assert(fabs(a - b) <= bound, "%s: row %lld column %lld: %.9g, not %.9g (bound %.3g)",
+                      describe(k, p, block, seed), (long long)r, (long long)c, b, a, bound);
+        }
+    }
+    free(want.memory);
+    free(got.memory);
+}
+
+/* The same bits whatever is computed together. */
+static void check_bits(const ht_kernels *k, const problem *p, bool block, uint64_t seed)
+{
+    shape s = p->s;
+    result all = result_make(s, 0), part = result_make(s, 0);
+    multiply(k, p, block, all.y, all.stride, 0, s.rows, 0, s.n);
+    for (int64_t c = 0; c < s.n;) { /* columns in pieces */
+        int64_t n = 1 + draw() % (block ? 11 : 3);
+        n = c + n > s.n ? s.n - c : n;
+        multiply(k, p, block, part.y + c * part.stride, part.stride, 0, s.rows, c, n);
+        c += n;
+    }
+    cr_assert(memcmp(all.y, part.y, (size_t)(s.rows * s.n) * sizeof(float)) == 0,
+              "%s: bits depend on the other columns", describe(k, p, block, seed));
+    for (int64_t r = 0; r < s.rows;) { /* rows in pieces */
+        int64_t rows = 1 + draw() % 21;
+        rows = r + rows > s.rows ? s.rows - r : rows;
+        multiply(k, p, block, part.y + r, part.stride, r, rows, 0, s.n);
+        r += rows;
+    }
+    cr_assert(memcmp(all.y, part.y, (size_t)(s.rows * s.n) * sizeof(float)) == 0,
+              "%s: bits depend on the split of rows", describe(k, p, block, seed));
+    free(all.memory);
+    free(part.memory);
+}
+
+static void check(ht_isa isa, ht_type type, shape s, enum mood mood, uint64_t seed)
+{
+    static ht_kernels ref, k;
+    ht_kernels_init(&ref, HT_ISA_REF);
+    ht_kernels_init(&k, isa);
+    for (int mode = 0; mode < 2; mode++) {
+        for (int block = 0; block < 2; block++) {
+            if (!block && s.n > HT_DECODE_COLUMNS)
+                continue;
+            state = seed;
+            problem p;
+            problem_make(&p, type, mode, s, mood);
+            check_values(&ref, &k, &p, block, seed);
+            check_bits(&k, &p, block, seed);
+            problem_free(&p);
+        }
+    }
+}
+
+static void check_level(ht_isa isa)
+{
+    if (ht_isa_detect() < isa)
+        cr_skip_test("this CPU lacks %s", ht_isa_name(isa));
+    static const int64_t rows[] = {0, 1, 2, 3, 5, 15, 16, 17, 31, 33, 50};
+    static const int64_t blocks[] = {1, 2, 3, 4, 5, 7, 9, 18};
+    static const int64_t columns[] = {0, 1, 2, 3, 5, 8, 9, 16, 21, 70};
+    uint64_t seed = 1;
+    for (int type = 0; type < HT_TYPE_COUNT; type++) {
+        const ht_type_info *info = ht_type_get((uint32_t)type);
+        if (!info)
+            continue;
+        for (int i = 0; i < 16; i++, seed++) {
+            state = seed;
+            int64_t b = blocks[draw() % (info->block_len == HT_QK_K ? 3 : 8)];
+            shape s = {rows[draw() % 11], b * info->block_len, columns[(unsigned)i % 10]};
+            if (info->block_len == 1)
+                s.cols = 1 + draw() % 300;
+            check(isa, (ht_type)type, s, i < 11 ? PLAIN : (enum mood)(i - 11), seed);
+        }
+        /* more columns than any segment or panel */
+        shape s = {18, info->block_len == 1 ? 2077 : 9 * 1024, 3};
+        check(isa, (ht_type)type, s, PLAIN, seed++);
+    }
+}
+
+Test(dot, avx2, .timeout = 120) { check_level(HT_ISA_AVX2); }
+Test(dot, avx512, .timeout = 120) { check_level(HT_ISA_AVX512); }
+Test(dot, reference, .timeout = 120) { check_level(HT_ISA_REF); }
+
+/* expand: the reference's bits but for one rounding of d * q + m; act_quantize: the reference's bits. */
+static void check_rows(ht_isa isa)
+{
+    if (ht_isa_detect() < isa)
+        cr_skip_test("this CPU lacks %s", ht_isa_name(isa));
+    static ht_kernels ref, k;
+    ht_kernels_init(&ref, HT_ISA_REF);
+    ht_kernels_init(&k, isa);
+    for (uint64_t seed = 1; seed <= 200; seed++) {
+        state = seed;
+        ht_type type = (ht_type)(draw() % HT_TYPE_COUNT);
+        const ht_type_info *info = ht_type_get(type);
+        if (!info)
+            continue;
+        int64_t cols = info->block_len * (int64_t)(1 + draw() % 40);
+        uint8_t *w = exact(ht_row_bytes(info, cols), type == HT_F32 ? 4 : 2);
+        random_weights(type, w, cols, (enum mood)(draw() % MOODS));
+        float *a = malloc((size_t)cols * sizeof(float)), *b = malloc((size_t)cols * sizeof(float));
+        ref.expand[type](w, a, cols);
+        k.expand[type](w, b, cols);
+        for (int64_t i = 0; i < cols; i++)
+            cr_assert(fabsf(a[i] - b[i]) <= 2e-7f * 64 * fabsf(a[i]) + 1e-6f * fabsf(a[0]) + 1e-12f,
+                      "%s expand %s seed %llu: weight %lld is %g, not %g", ht_isa_name(isa), info->name,
+                      (unsigned long long)seed, (long long)i, b[i], a[i]);
+        free(w - (type == HT_F32 ? 4 : 2));
+        free(a);
+        free(b);
+    }
+    for (uint64_t seed = 1; seed <= 200; seed++) {
+        state = seed;
+        int64_t cols = 32 * (int64_t)(1 + draw() % 50);
+        float *x = exact((size_t)cols * sizeof(float), 4);
+        for (int64_t i = 0; i < cols; i++) {
+            x[i] = uniform() * ldexpf(1, (int)(draw() % 40) - 20);
+            if (seed % 7 == 0)
+                x[i] = (float)(int)(draw() % 255) - 127; /* ties and exact values */
+            if (seed % 7 == 1)
+                x[i] = ldexpf(uniform(), -135); /* 127 / amax overflows, quants of subnormals */
+            if (seed % 7 == 2 && i / 32 % 2)
+                x[i] = draw() % 2 ? 0.0f : -0.0f;
+            if (seed % 7 == 3)
+                x[i] = uniform() * FLT_MAX;
+        }
+        char *a = exact(HT_ACT_ROW_BYTES(cols), 4), *b = exact(HT_ACT_ROW_BYTES(cols), 4);
+        ref.act_quantize(x, a, cols);
+        k.act_quantize(x, b, cols);
+        cr_assert(memcmp(a, b, HT_ACT_ROW_BYTES(cols)) == 0, "%s act_quantize: seed %llu cols %lld",
+                  ht_isa_name(isa), (unsigned long long)seed, (long long)cols);
+        free(x - 1);
+        free(a - 4);
+        free(b - 4);
+    }
+}
+
+Test(dot, rows_avx2, .timeout = 60) { check_rows(HT_ISA_AVX2); }
+Test(dot, rows_avx512, .timeout = 60) { check_rows(HT_ISA_AVX512); }
+
+Test(dot, isa_names)
+{
+    for (int i = 0; i < HT_ISA_COUNT; i++) {
+        ht_isa isa;
+        cr_assert(ht_isa_by_name(ht_isa_name((ht_isa)i), &isa));
+        cr_assert_eq((int)isa, i);
+    }
+    ht_isa isa;
+    cr_assert(!ht_isa_by_name("sse", &isa));
+}
