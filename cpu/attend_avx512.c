@@ -1,49 +1,61 @@
 /* Attention over a KV tile at the level AVX512; the same bits as attend_ref.c.
  *
  * scores: R query rows against T tokens at a time, R * T <= 16 accumulators, whose sums are then made by one shared
- * tree. mix: R query rows by up to 8 vectors of V. K and V are converted in registers, or, when more than
- * DIRECT_ROWS query rows share the tile, once into an F32 buffer, PIECE tokens at a time.
+ * tree. mix: R query rows by up to 8 vectors of V. K and V are converted in registers for every four query rows, or,
+ * when more than `direct` rows share the tile, once into an F32 buffer, PIECE tokens at a time.
  */
 #include "core/ports/store.h"
 #include "cpu/kernels.h"
 #include "cpu/simd_avx512.h"
 
-#define DIRECT_ROWS 4
 #define PIECE 16
 #define BUFFER_DIM 256 /* heads up to this use the buffer */
 
-/* ---- sixteen elements of a stored row -------------------------------------------------------------------- */
+/* ---- thirty-two elements of a stored row ----------------------------------------------------------------- */
 
-typedef __m512 load_fn(const void *row, int32_t i); /* elements [i, i + 16), i a multiple of 16 */
+typedef void load_fn(const void *row, int32_t i, __m512 out[2]); /* elements [i, i + 32), i a multiple of 32 */
 
 #define INLINE static inline __attribute__((always_inline))
 
-INLINE __m512 load_f32(const void *row, int32_t i) { return _mm512_loadu_ps((const float *)row + i); }
-
-INLINE __m512 load_f16(const void *row, int32_t i)
+INLINE void load_f32(const void *row, int32_t i, __m512 out[2])
 {
-    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)((const ht_half *)row + i)));
+    out[0] = _mm512_loadu_ps((const float *)row + i);
+    out[1] = _mm512_loadu_ps((const float *)row + i + 16);
 }
 
-INLINE __m512 half_scale(ht_half d) { return _mm512_cvtph_ps(_mm256_set1_epi16((short)d)); }
+INLINE void load_f16(const void *row, int32_t i, __m512 out[2])
+{
+    const __m256i *h = (const __m256i *)(const void *)((const ht_half *)row + i);
+    out[0] = _mm512_cvtph_ps(_mm256_loadu_si256(h));
+    out[1] = _mm512_cvtph_ps(_mm256_loadu_si256(h + 1));
+}
 
-INLINE __m512 load_q8_0(const void *row, int32_t i)
+INLINE __m512 half_scale(ht_half d)
+{
+    return _mm512_broadcastss_ps(_mm_cvtph_ps(_mm_cvtsi32_si128(d)));
+}
+
+INLINE void load_q8_0(const void *row, int32_t i, __m512 out[2])
 {
     const ht_block_q8_0 *b = (const ht_block_q8_0 *)row + i / HT_QK;
-    __m128i q = _mm_loadu_si128((const __m128i *)(const void *)(b->qs + i % HT_QK));
-    return _mm512_mul_ps(half_scale(b->d), _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q)));
+    const __m128i *q = (const __m128i *)(const void *)b->qs;
+    __m512 d = half_scale(b->d);
+    out[0] = _mm512_mul_ps(d, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(q))));
+    out[1] = _mm512_mul_ps(d, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(q + 1))));
 }
 
-INLINE __m512 load_q4_0(const void *row, int32_t i)
+/* The sixteen values that a block can hold, looked up by the low four bits of each index: no mask needed. */
+INLINE void load_q4_0(const void *row, int32_t i, __m512 out[2])
 {
     const ht_block_q4_0 *b = (const ht_block_q4_0 *)row + i / HT_QK;
-    __m128i q = _mm_loadu_si128((const __m128i *)(const void *)b->qs);
-    if (i % HT_QK) q = _mm_srli_epi16(q, 4);
-    q = _mm_sub_epi8(_mm_and_si128(q, _mm_set1_epi8(15)), _mm_set1_epi8(8));
-    return _mm512_mul_ps(half_scale(b->d), _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q)));
+    const __m512 levels = _mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7);
+    __m512 table = _mm512_mul_ps(half_scale(b->d), levels);
+    __m512i q = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)b->qs));
+    out[0] = _mm512_permutexvar_ps(q, table);
+    out[1] = _mm512_permutexvar_ps(_mm512_srli_epi32(q, 4), table);
 }
 
-/* The last, broken vector of heads that are no multiple of 16: float types alone can have one. */
+/* What is left of heads that are no multiple of 32: float types alone can have it. */
 INLINE __m512 load_tail(bool half, const void *row, int32_t i, __mmask16 m)
 {
     if (half) return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(m, (const ht_half *)row + i));
@@ -74,23 +86,30 @@ INLINE void scores_tile(const int R, const int T, load_fn *load, bool half, floa
                         const char *k, size_t k_row_bytes, int32_t head_dim)
 {
     __m512 acc[16], sum[16];
-    int32_t whole = head_dim / 16 * 16;
+    int32_t i = 0;
 
-    HT_UNROLL for (int i = 0; i < 16; i++) acc[i] = _mm512_setzero_ps();
-    for (int32_t i = 0; i < whole; i += 16) {
-        __m512 x[4];
-        HT_UNROLL for (int r = 0; r < R; r++) x[r] = _mm512_loadu_ps(q + r * q_stride + i);
+    HT_UNROLL for (int x = 0; x < 16; x++) acc[x] = _mm512_setzero_ps();
+    for (; i + 32 <= head_dim; i += 32) {
+        __m512 x[8];
+        HT_UNROLL for (int r = 0; r < R; r++) {
+            x[2 * r] = _mm512_loadu_ps(q + r * q_stride + i);
+            x[2 * r + 1] = _mm512_loadu_ps(q + r * q_stride + i + 16);
+        }
         HT_UNROLL for (int t = 0; t < T; t++) {
-            __m512 y = load(k + (size_t)t * k_row_bytes, i);
-            HT_UNROLL for (int r = 0; r < R; r++) acc[r * T + t] = _mm512_fmadd_ps(x[r], y, acc[r * T + t]);
+            __m512 y[2];
+            load(k + (size_t)t * k_row_bytes, i, y);
+            HT_UNROLL for (int r = 0; r < R; r++) {
+                acc[r * T + t] = _mm512_fmadd_ps(x[2 * r], y[0], acc[r * T + t]);
+                acc[r * T + t] = _mm512_fmadd_ps(x[2 * r + 1], y[1], acc[r * T + t]);
+            }
         }
     }
-    if (whole < head_dim) {
-        __mmask16 m = ht_mask_512(head_dim - whole);
+    for (; i < head_dim; i += 16) {
+        __mmask16 m = ht_mask_512(head_dim - i < 16 ? head_dim - i : 16);
         HT_UNROLL for (int t = 0; t < T; t++) {
-            __m512 y = load_tail(half, k + (size_t)t * k_row_bytes, whole, m);
+            __m512 y = load_tail(half, k + (size_t)t * k_row_bytes, i, m);
             HT_UNROLL for (int r = 0; r < R; r++)
-                acc[r * T + t] = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(m, q + r * q_stride + whole), y, acc[r * T + t]);
+                acc[r * T + t] = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(m, q + r * q_stride + i), y, acc[r * T + t]);
         }
     }
     HT_UNROLL for (int l = 0; l < 16; l++) sum[l % 4 * 4 + l / 4] = acc[l];
@@ -145,17 +164,22 @@ INLINE void scores_rows(load_fn *load, bool half, float *s, const float *q, int6
 INLINE void expand_rows(load_fn *load, bool half, float *out, const char *rows, size_t row_bytes, int32_t n,
                         int32_t head_dim)
 {
-    int32_t whole = head_dim / 16 * 16;
-
     for (int32_t t = 0; t < n; t++) {
         const char *row = rows + (size_t)t * row_bytes;
-        for (int32_t i = 0; i < whole; i += 16) _mm512_store_ps(out + t * BUFFER_DIM + i, load(row, i));
-        if (whole < head_dim)
-            _mm512_store_ps(out + t * BUFFER_DIM + whole, load_tail(half, row, whole, ht_mask_512(head_dim - whole)));
+        float *to = out + t * BUFFER_DIM;
+        int32_t i = 0;
+        for (; i + 32 <= head_dim; i += 32) {
+            __m512 y[2];
+            load(row, i, y);
+            _mm512_store_ps(to + i, y[0]);
+            _mm512_store_ps(to + i + 16, y[1]);
+        }
+        for (; i < head_dim; i += 16)
+            _mm512_store_ps(to + i, load_tail(half, row, i, ht_mask_512(head_dim - i < 16 ? head_dim - i : 16)));
     }
 }
 
-INLINE void scores(load_fn *load, bool half, bool convert, float *s, const float *q, int64_t q_stride, int32_t m,
+INLINE void scores(load_fn *load, bool half, int32_t direct, float *s, const float *q, int64_t q_stride, int32_t m,
                    const char *k, size_t k_row_bytes, int32_t head_dim, int32_t begin, int32_t end, const char *next,
                    size_t next_bytes)
 {
@@ -163,7 +187,7 @@ INLINE void scores(load_fn *load, bool half, bool convert, float *s, const float
 
     begin = begin / PIECE * PIECE;
     end = (end + PIECE - 1) / PIECE * PIECE;
-    if (!convert || m <= DIRECT_ROWS || head_dim > BUFFER_DIM) {
+    if (m <= direct || head_dim > BUFFER_DIM) {
         scores_rows(load, half, s, q, q_stride, m, k, k_row_bytes, head_dim, begin, end, next, next_bytes);
         return;
     }
@@ -218,7 +242,7 @@ INLINE void mix_tile(const int R, const int N, load_fn *load, float *acc, int64_
             a[r * N + x] = _mm512_mul_ps(_mm512_loadu_ps(acc + r * acc_stride + i + 16 * x), _mm512_set1_ps(carry[r]));
     for (int32_t t = begin; t < end; t++) {
         __m512 y[8];
-        HT_UNROLL for (int x = 0; x < N; x++) y[x] = load(v + (size_t)t * v_row_bytes, i + 16 * x);
+        HT_UNROLL for (int x = 0; x < N; x += 2) load(v + (size_t)t * v_row_bytes, i + 16 * x, y + x);
         HT_UNROLL for (int r = 0; r < R; r++) {
             __m512 p = _mm512_set1_ps(s[r * HT_KV_TILE + t]);
             HT_UNROLL for (int x = 0; x < N; x++) a[r * N + x] = _mm512_fmadd_ps(p, y[x], a[r * N + x]);
@@ -228,15 +252,19 @@ INLINE void mix_tile(const int R, const int N, load_fn *load, float *acc, int64_
         HT_UNROLL for (int x = 0; x < N; x++) _mm512_storeu_ps(acc + r * acc_stride + i + 16 * x, a[r * N + x]);
 }
 
-INLINE void mix_tail(bool half, float *acc, const float *s, float carry, const char *v, size_t v_row_bytes, int32_t i,
-                     int32_t head_dim, int32_t begin, int32_t end)
+/* The same for at most 16 elements from i on, of a float type. */
+INLINE void mix_tail(const int R, bool half, float *acc, int64_t acc_stride, const float *s, const float *carry,
+                     const char *v, size_t v_row_bytes, int32_t i, __mmask16 m, int32_t begin, int32_t end)
 {
-    __mmask16 m = ht_mask_512(head_dim - i);
-    __m512 a = _mm512_mul_ps(_mm512_maskz_loadu_ps(m, acc + i), _mm512_set1_ps(carry));
+    __m512 a[4];
 
-    for (int32_t t = begin; t < end; t++)
-        a = _mm512_fmadd_ps(_mm512_set1_ps(s[t]), load_tail(half, v + (size_t)t * v_row_bytes, i, m), a);
-    _mm512_mask_storeu_ps(acc + i, m, a);
+    HT_UNROLL for (int r = 0; r < R; r++)
+        a[r] = _mm512_mul_ps(_mm512_maskz_loadu_ps(m, acc + r * acc_stride + i), _mm512_set1_ps(carry[r]));
+    for (int32_t t = begin; t < end; t++) {
+        __m512 y = load_tail(half, v + (size_t)t * v_row_bytes, i, m);
+        HT_UNROLL for (int r = 0; r < R; r++) a[r] = _mm512_fmadd_ps(_mm512_set1_ps(s[r * HT_KV_TILE + t]), y, a[r]);
+    }
+    HT_UNROLL for (int r = 0; r < R; r++) _mm512_mask_storeu_ps(acc + r * acc_stride + i, m, a[r]);
 }
 
 /* R rows over all of e. */
@@ -256,12 +284,9 @@ INLINE void mix_width(const int R, const int N, load_fn *load, bool half, float 
         mix_tile(R, 2, load, acc, acc_stride, s, carry, v, v_row_bytes, i, begin, end);
         i += 32;
     }
-    if (i + 16 <= head_dim) {
-        mix_tile(R, 1, load, acc, acc_stride, s, carry, v, v_row_bytes, i, begin, end);
-        i += 16;
-    }
-    for (int r = 0; i < head_dim && r < R; r++)
-        mix_tail(half, acc + r * acc_stride, s + r * HT_KV_TILE, carry[r], v, v_row_bytes, i, head_dim, begin, end);
+    for (; i < head_dim; i += 16)
+        mix_tail(R, half, acc, acc_stride, s, carry, v, v_row_bytes, i,
+                 ht_mask_512(head_dim - i < 16 ? head_dim - i : 16), begin, end);
 }
 
 INLINE void mix_rows(load_fn *load, bool half, float *acc, int64_t acc_stride, const float *s, const float *carry,
@@ -281,12 +306,12 @@ static const float ones[HT_KV_TILE] = {
     1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
     1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
 
-INLINE void mix(load_fn *load, bool half, bool convert, float *acc, int64_t acc_stride, const float *s,
+INLINE void mix(load_fn *load, bool half, int32_t direct, float *acc, int64_t acc_stride, const float *s,
                 const float *carry, int32_t m, const char *v, size_t v_row_bytes, int32_t head_dim, int32_t begin,
                 int32_t end, const char *next, size_t next_bytes)
 {
     _Alignas(64) float buffer[PIECE * BUFFER_DIM];
-    bool direct = !convert || m <= DIRECT_ROWS || head_dim > BUFFER_DIM;
+    bool as_stored = m <= direct || head_dim > BUFFER_DIM;
 
     /* In pieces either way: a piece of V stays in L1 while the rows and the vectors of e pass over it. */
     for (int32_t t = begin; t < end; t += PIECE) {
@@ -297,7 +322,7 @@ INLINE void mix(load_fn *load, bool half, bool convert, float *acc, int64_t acc_
             int32_t rows = m - i < HT_KV_TILE ? m - i : HT_KV_TILE;
             const float *c = t == begin ? carry + i : ones, *st = s + i * HT_KV_TILE + t;
             float *a = acc + i * acc_stride;
-            if (direct) {
+            if (as_stored) {
                 mix_rows(load, half, a, acc_stride, st, c, rows, vt, v_row_bytes, head_dim, 0, n);
                 continue;
             }
@@ -310,25 +335,25 @@ INLINE void mix(load_fn *load, bool half, bool convert, float *acc, int64_t acc_
 
 /* ---- by type --------------------------------------------------------------------------------------------- */
 
-#define ATTEND(name, half, convert)                                                                                   \
+#define ATTEND(name, half, direct)                                                                                    \
     static void scores_##name##_avx512(float *s, const float *q, int64_t q_stride, int32_t m, const void *k,          \
                                        size_t k_row_bytes, int32_t head_dim, int32_t begin, int32_t end,              \
                                        const void *next, size_t next_bytes)                                           \
     {                                                                                                                 \
-        scores(load_##name, half, convert, s, q, q_stride, m, k, k_row_bytes, head_dim, begin, end, next,             \
+        scores(load_##name, half, direct, s, q, q_stride, m, k, k_row_bytes, head_dim, begin, end, next,             \
                next_bytes);                                                                                           \
     }                                                                                                                 \
     static void mix_##name##_avx512(float *acc, int64_t acc_stride, const float *s, const float *carry, int32_t m,    \
                                     const void *v, size_t v_row_bytes, int32_t head_dim, int32_t begin, int32_t end,  \
                                     const void *next, size_t next_bytes)                                              \
     {                                                                                                                 \
-        mix(load_##name, half, convert, acc, acc_stride, s, carry, m, v, v_row_bytes, head_dim, begin, end, next,     \
+        mix(load_##name, half, direct, acc, acc_stride, s, carry, m, v, v_row_bytes, head_dim, begin, end, next,     \
             next_bytes);                                                                                              \
     }
-ATTEND(f32, false, false)
-ATTEND(f16, true, true)
-ATTEND(q8_0, false, true)
-ATTEND(q4_0, false, true)
+ATTEND(f32, false, INT32_MAX)
+ATTEND(f16, true, 8)
+ATTEND(q8_0, false, 4)
+ATTEND(q4_0, false, 4)
 
 void ht_kernels_attend_avx512(ht_kernels *k)
 {
