@@ -1,0 +1,106 @@
+/* Chat formats against what the models' own Jinja templates give (rendered once with jinja2). */
+#include "core/model/chat.h"
+#include "tests/support/harness.h"
+
+#include <string.h>
+
+typedef ht_chat_message message;
+
+static const message question[] = {{"user", "Hi"}};
+static const message dialogue[] = {{"system", " S "}, {"user", " a "}, {"assistant", "b"}, {"user", "c"}};
+static const message thoughts[] = {{"system", "S"}, {"user", "Q"}, {"assistant", "<think>\nhmm\n</think>\n\n4"},
+                                   {"user", "more"}, {"assistant", "<think>x</think>yes"}};
+
+static void expect(ht_chat_format format, const char *system, const message *m, int n, bool open, const char *want)
+{
+    char out[1024], cut[9] = "????????";
+    ht_error err = {0};
+    int64_t len = ht_chat_render(format, system, m, n, open, out, sizeof out, &err);
+    cr_assert(len >= 0, "%s: %s", ht_chat_name(format), err.text);
+    out[len] = 0;
+    cr_assert_str_eq(out, want, "%s:\n%s\n%s", ht_chat_name(format), out, want);
+    cr_assert_eq(ht_chat_render(format, system, m, n, open, cut, 5, &err), len);
+    cr_assert(!memcmp(cut, want, 5) && cut[5] == '?');
+}
+
+Test(chat, formats)
+{
+    expect(HT_CHAT_CHATML, "Be good", question, 1, true,
+           "<|im_start|>system\nBe good<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n");
+    expect(HT_CHAT_QWEN, NULL, dialogue, 4, false,
+           "<|im_start|>system\n S <|im_end|>\n<|im_start|>user\n a <|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n"
+           "<|im_start|>user\nc<|im_end|>\n");
+    expect(HT_CHAT_QWEN3, NULL, thoughts, 5, false,
+           "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\n4<|im_end|>\n"
+           "<|im_start|>user\nmore<|im_end|>\n<|im_start|>assistant\n<think>\nx\n</think>\n\nyes<|im_end|>\n");
+    expect(HT_CHAT_LLAMA3, NULL, dialogue, 4, true,
+           "<|start_header_id|>system<|end_header_id|>\n\nS<|eot_id|><|start_header_id|>user<|end_header_id|>\n\na"
+           "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\nb<|eot_id|><|start_header_id|>user"
+           "<|end_header_id|>\n\nc<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n");
+    expect(HT_CHAT_LLAMA2, NULL, dialogue, 4, true,
+           "[INST] <<SYS>>\n S \n<</SYS>>\n\n a [/INST] b </s><s>[INST] c [/INST]");
+    expect(HT_CHAT_MISTRAL, NULL, dialogue, 4, true, "[INST]  S \n\n a  [/INST] b</s>[INST] c [/INST]");
+    expect(HT_CHAT_PHI3, NULL, dialogue, 4, true,
+           "<|system|>\n S <|end|>\n<|user|>\n a <|end|>\n<|assistant|>\nb<|end|>\n<|user|>\nc<|end|>\n<|assistant|>\n");
+    expect(HT_CHAT_GEMMA, NULL, dialogue + 1, 3, true,
+           "<start_of_turn>user\na<end_of_turn>\n<start_of_turn>model\nb<end_of_turn>\n<start_of_turn>user\nc"
+           "<end_of_turn>\n<start_of_turn>model\n");
+    expect(HT_CHAT_NONE, NULL, question, 1, true, "Hi");
+}
+
+Test(chat, roles_without_a_place_are_named)
+{
+    static const message twice[] = {{"user", "a"}, {"user", "b"}};
+    static const message tool[] = {{"user", "a"}, {"tool", "b"}};
+    static const message alone[] = {{"system", "a"}};
+    char out[256];
+    ht_error err = {0};
+    cr_assert_eq(ht_chat_render(HT_CHAT_MISTRAL, NULL, twice, 2, true, out, 256, &err), -EINVAL);
+    cr_assert(strstr(err.text, "message 2") && strstr(err.text, "mistral"), "%s", err.text);
+    cr_assert_eq(ht_chat_render(HT_CHAT_CHATML, NULL, tool, 2, true, out, 256, &err), -EINVAL);
+    cr_assert(strstr(err.text, "'tool'"), "%s", err.text);
+    cr_assert_eq(ht_chat_render(HT_CHAT_GEMMA, NULL, alone, 1, true, out, 256, &err), -EINVAL);
+    cr_assert(strstr(err.text, "'system'"), "%s", err.text);
+    cr_assert_eq(ht_chat_render((ht_chat_format)99, NULL, twice, 1, true, out, 256, &err), -EINVAL);
+}
+
+Test(chat, names_and_marks)
+{
+    static const struct { const char *source; ht_chat_format format; } cases[] = {
+        {"{{'<|im_start|>' + message['role']}}", HT_CHAT_CHATML},
+        {"<|im_start|>system\nYou are Qwen", HT_CHAT_QWEN},
+        {"<|im_start|> content.split('</think>')", HT_CHAT_QWEN3},
+        {"'<|start_header_id|>' + message['role']", HT_CHAT_LLAMA3},
+        {"'[INST] <<SYS>>'", HT_CHAT_LLAMA2},
+        {"'[INST] ' + content", HT_CHAT_MISTRAL},
+        {"'<|user|>' '<|end|>' '<|assistant|>'", HT_CHAT_PHI3},
+        {"<start_of_turn>", HT_CHAT_GEMMA},
+    };
+    ht_chat_format format;
+    ht_error err = {0};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        cr_assert_eq(ht_chat_detect(cases[i].source, &format, &err), 0);
+        cr_assert_eq(format, cases[i].format, "%s", cases[i].source);
+        cr_assert_eq(ht_chat_by_name(ht_chat_name(format), &format, &err), 0);
+        cr_assert_eq(format, cases[i].format);
+    }
+    cr_assert_eq(ht_chat_detect("{{ messages }}", &format, &err), -ENOTSUP);
+    cr_assert(strstr(err.text, "chatml"), "%s", err.text);
+    cr_assert_eq(ht_chat_by_name("klingon", &format, &err), -EINVAL);
+    cr_assert(strstr(err.text, "klingon") && strstr(err.text, "llama-3"), "%s", err.text);
+}
+
+Test(chat, default_system_message)
+{
+    char out[64];
+    cr_assert_eq(ht_chat_default_system("{{ '<|im_start|>system\nBe kind<|im_end|>\n' }}", out, sizeof out), 7);
+    cr_assert_str_eq(out, "Be kind");
+    cr_assert_eq(ht_chat_default_system("{{- '<|im_start|>system\\n' }} m <|im_end|> {{- '<|im_start|>system\\nIt\\'s "
+                                        "me\\n<|im_end|>'}}", out, sizeof out), 8);
+    cr_assert_str_eq(out, "It's me\n");
+    cr_assert_eq(ht_chat_default_system("'<|im_start|>system\\n' + message['content'] + '<|im_end|>'", out, 64), 0);
+    cr_assert_str_eq(out, "");
+    cr_assert_eq(ht_chat_default_system("<|im_start|>system\nlong text<|im_end|>", out, 5), 9);
+    cr_assert_str_eq(out, "long");
+    cr_assert_eq(ht_chat_default_system("<|im_start|>system\nnever closed", out, 64), 0);
+}
