@@ -26,8 +26,8 @@ static int emit_word(void *user, const char *word, size_t len)
 static int encode_cut(encoding *e, const char *text, size_t n)
 {
     size_t begin = 0;
-    for (size_t i = 1; i < n && !e->t->blank_inside; i++) {
-        if (text[i] != ' ' || text[i - 1] == ' ') continue;
+    for (size_t i = 1; i < n && (e->t->cuts_blanks || !e->t->blank_inside); i++) {
+        if (text[i] != ' ' || (text[i - 1] == ' ' && !e->t->cuts_blanks)) continue;
         int ret = ht_merger_word(&e->merger, text + begin, i - begin, true, e->err);
         if (ret < 0) return ret;
         begin = i;
@@ -38,6 +38,7 @@ static int encode_cut(encoding *e, const char *text, size_t n)
 static int encode_blanks(encoding *e, const char *text, size_t n)
 {
     bool add = e->t->adds_blank && e->after_special && (e->at_start || !e->t->blank_once);
+    if (e->t->blank_if_none && (text[0] == ' ' || (n >= 3 && !memcmp(text, "\xe2\x96\x81", 3)))) add = false;
     size_t used = 0;
     if (n + 1 > e->buffer_cap) {
         char *buffer = ht_realloc(e->buffer, n + 1, 1);

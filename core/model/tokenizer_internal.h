@@ -2,6 +2,7 @@
  *
  *   tokenizer.c        accessors, decoding, streaming
  *   tokenizer_gguf.c   the tokenizer.ggml.* keys
+ *   tokenizer_hf.c     tokenizer.json
  *   tokenizer_vocab.c  building the tables from spellings, kinds, scores and merges
  *   tokenizer_map.c    hash tables and the trie of special tokens
  *   tokenizer_split.c  pre-tokenizers: a text cut into words by patterns
@@ -164,6 +165,8 @@ struct ht_tokenizer {
     bool adds_bos, ignore_merges;
     bool adds_blank;        /* a blank is put in front of text */
     bool blank_once;        /* only of the text's beginning, not after special tokens too */
+    bool blank_if_none;     /* only if the text does not begin with one */
+    bool cuts_blanks;       /* every blank begins a word */
     bool fuses_unknown;
     bool blank_inside;      /* some piece has a blank after a non-blank: words cannot be cut there */
     char *chat_template;    /* owned, or NULL */

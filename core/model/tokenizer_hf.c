@@ -1,0 +1,429 @@
+/* A vocabulary from a Hugging Face folder: tokenizer.json, and from tokenizer_config.json what it leaves out.
+ *
+ * Of the pipeline that the file describes (normalizer, pre_tokenizer, model), what cannot be done exactly is refused
+ * by name. The JSON tree lives in cJSON's own memory and only while loading. */
+#include "core/base/file.h"
+#include "core/base/memory.h"
+#include "core/model/tokenizer_internal.h"
+
+#include <cjson/cJSON.h>
+#include <stdio.h>
+
+#define MARK "\xe2\x96\x81" /* U+2581 */
+enum { PATH_MAX_HERE = 4096 };
+
+static const char *text_of(const cJSON *object, const char *key)
+{
+    const char *s = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, key));
+    return s ? s : "";
+}
+
+static bool truth_of(const cJSON *object, const char *key, bool otherwise)
+{
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
+    return cJSON_IsBool(item) ? cJSON_IsTrue(item) : otherwise;
+}
+
+static bool is_type(const cJSON *object, const char *type) { return !strcmp(text_of(object, "type"), type); }
+
+/* *out: the parsed file, or NULL when it is absent and need not be there. */
+static int read_json(const char *dir, const char *name, bool needed, cJSON **out, ht_error *err)
+{
+    char path[PATH_MAX_HERE];
+    char *text = NULL;
+    size_t size;
+    *out = NULL;
+    if (snprintf(path, sizeof path, "%s/%s", dir, name) >= (int)sizeof path) {
+        return ht_fail(err, -ENAMETOOLONG, "%s: the path is too long", dir);
+    }
+    int ret = ht_file_slurp(path, 256u << 20, &text, &size, err);
+    if (ret == -ENOENT && !needed) return 0;
+    if (ret < 0) return ret;
+    *out = cJSON_ParseWithLength(text, size);
+    ht_free(text);
+    return *out ? 0 : ht_fail(err, -EINVAL, "%s is not sound JSON", path);
+}
+
+/* ---- model.vocab and added_tokens ----------------------------------------------------------------------- */
+
+typedef struct table {
+    ht_gguf_string *spelled; /* [n] owned; the strings belong to the JSON tree */
+    uint8_t *kinds, *marks;  /* [n] owned */
+    int64_t n;
+} table;
+
+static int id_of(const cJSON *item, int64_t *id)
+{
+    *id = 0;
+    if (!cJSON_IsNumber(item) || !(item->valuedouble >= 0) || item->valuedouble >= 1 << 24) return -EINVAL;
+    *id = (int64_t)item->valuedouble;
+    return 0;
+}
+
+static int count_ids(const cJSON *vocab, const cJSON *added, int64_t *n, ht_error *err)
+{
+    const cJSON *item;
+    int64_t id, count = 0;
+    *n = 0;
+    cJSON_ArrayForEach(item, vocab)
+    {
+        if (id_of(item, &id) < 0) return ht_fail(err, -EINVAL, "tokenizer.json: model.vocab['%.60s'] is no id",
+                                                 item->string);
+        if (id >= *n) *n = id + 1;
+        count++;
+    }
+    cJSON_ArrayForEach(item, added)
+    {
+        const cJSON *content = cJSON_GetObjectItemCaseSensitive(item, "content");
+        if (id_of(cJSON_GetObjectItemCaseSensitive(item, "id"), &id) < 0 || !cJSON_IsString(content)) {
+            return ht_fail(err, -EINVAL, "tokenizer.json: added_tokens[%lld] lacks an id or its content",
+                           (long long)count);
+        }
+        if (id >= *n) *n = id + 1;
+        count++;
+    }
+    if (!count) return ht_fail(err, -EINVAL, "tokenizer.json: model.vocab is empty");
+    /* Ids may have gaps, but a small file must not ask for a large table. */
+    if (*n > 4 * count + 65536) return ht_fail(err, -EINVAL, "tokenizer.json: id %lld among %lld tokens",
+                                               (long long)*n - 1, (long long)count);
+    return 0;
+}
+
+static int fill_table(table *b, const cJSON *vocab, const cJSON *added, bool bytes_too, ht_error *err)
+{
+    const cJSON *item;
+    int64_t id;
+    int ret = count_ids(vocab, added, &b->n, err);
+    if (ret < 0) return ret;
+    b->spelled = ht_calloc((size_t)b->n, sizeof *b->spelled);
+    b->kinds = ht_alloc((size_t)b->n, 1);
+    b->marks = ht_calloc((size_t)b->n, 1);
+    if (!b->spelled || !b->kinds || !b->marks) return ht_fail(err, -ENOMEM, "tokenizer.json: no memory");
+    memset(b->kinds, HT_TOKEN_UNUSED, (size_t)b->n); /* gaps */
+    cJSON_ArrayForEach(item, vocab)
+    {
+        id_of(item, &id);
+        size_t n = strlen(item->string);
+        bool byte = bytes_too && n == 6 && !strncmp(item->string, "<0x", 3) && item->string[5] == '>';
+        b->spelled[id] = (ht_gguf_string){item->string, n};
+        b->kinds[id] = byte ? HT_TOKEN_BYTE : HT_TOKEN_NORMAL;
+    }
+    cJSON_ArrayForEach(item, added)
+    {
+        id_of(cJSON_GetObjectItemCaseSensitive(item, "id"), &id);
+        const char *content = text_of(item, "content");
+        b->spelled[id] = (ht_gguf_string){content, strlen(content)};
+        b->kinds[id] = truth_of(item, "special", false) ? HT_TOKEN_CONTROL : HT_TOKEN_USER;
+        b->marks[id] = (uint8_t)((truth_of(item, "lstrip", false) ? HT_MARK_EAT_LEFT : 0) |
+                                 (truth_of(item, "rstrip", false) ? HT_MARK_EAT_RIGHT : 0) |
+                                 (truth_of(item, "single_word", false) ? HT_MARK_WORD : 0));
+    }
+    return 0;
+}
+
+static int read_merges(ht_tokenizer *t, const cJSON *merges, ht_error *err)
+{
+    const cJSON *item;
+    uint64_t i = 0;
+    int ret = ht_vocab_merges_open(t, (uint64_t)cJSON_GetArraySize(merges), err);
+    if (ret < 0) return ret;
+    cJSON_ArrayForEach(item, merges)
+    {
+        const char *a = NULL, *b = NULL;
+        size_t a_n = 0;
+        if (cJSON_IsString(item)) { /* "a b"; newer files have ["a", "b"] */
+            const char *blank = *item->valuestring ? strchr(item->valuestring + 1, ' ') : NULL;
+            a = item->valuestring;
+            a_n = blank ? (size_t)(blank - a) : 0;
+            b = blank ? blank + 1 : NULL;
+        } else if (cJSON_GetArraySize(item) == 2) {
+            a = cJSON_GetStringValue(item->child);
+            a_n = a ? strlen(a) : 0;
+            b = cJSON_GetStringValue(item->child->next);
+        }
+        if (!a || !b) return ht_fail(err, -EINVAL, "tokenizer.json: model.merges[%llu] is no pair",
+                                     (unsigned long long)i);
+        ret = ht_vocab_add_merge(t, i++, (ht_gguf_string){a, a_n}, (ht_gguf_string){b, strlen(b)},
+                                 "tokenizer.json: model.merges", err);
+        if (ret < 0) return ret;
+    }
+    return 0;
+}
+
+static int read_model(ht_tokenizer *t, const cJSON *root, ht_error *err)
+{
+    const cJSON *model = cJSON_GetObjectItemCaseSensitive(root, "model");
+    const cJSON *vocab = cJSON_GetObjectItemCaseSensitive(model, "vocab");
+    const cJSON *merges = cJSON_GetObjectItemCaseSensitive(model, "merges");
+    table b = {0};
+    if (!is_type(model, "BPE") && *text_of(model, "type")) {
+        return ht_fail(err, -ENOTSUP, "tokenizer.json: model.type '%.40s' is not supported (BPE is)",
+                       text_of(model, "type"));
+    }
+    if (!cJSON_IsObject(vocab) || !cJSON_IsArray(merges)) {
+        return ht_fail(err, -EINVAL, "tokenizer.json: model.vocab or model.merges is missing");
+    }
+    if (*text_of(model, "continuing_subword_prefix") || *text_of(model, "end_of_word_suffix")) {
+        return ht_fail(err, -ENOTSUP, "tokenizer.json: model.continuing_subword_prefix and end_of_word_suffix are "
+                       "not supported");
+    }
+    int ret = fill_table(&b, vocab, cJSON_GetObjectItemCaseSensitive(root, "added_tokens"),
+                         truth_of(model, "byte_fallback", false), err);
+    if (ret == 0) {
+        ret = ht_vocab_build(t, &(ht_vocab_source){.spelled = b.spelled, .kinds = b.kinds, .n = b.n,
+                                                   .origin = "tokenizer.json: model.vocab"}, err);
+    }
+    if (ret == 0) {
+        memcpy(t->marks, b.marks, (size_t)b.n);
+        t->ignore_merges = truth_of(model, "ignore_merges", false);
+        t->fuses_unknown = truth_of(model, "fuse_unk", false);
+        if (*text_of(model, "unk_token")) t->unknown = ht_tokenizer_find(t, text_of(model, "unk_token"));
+        ret = read_merges(t, merges, err);
+    }
+    ht_free(b.spelled);
+    ht_free(b.kinds);
+    ht_free(b.marks);
+    return ret;
+}
+
+/* ---- normalizer ----------------------------------------------------------------------------------------- */
+
+static int read_normalizer(ht_tokenizer *t, const cJSON *node, ht_error *err)
+{
+    static const struct { const char *type; ht_normal_form form; } forms[] = {
+        {"NFC", HT_FORM_NFC}, {"NFD", HT_FORM_NFD}, {"NFKC", HT_FORM_NFKC}, {"NFKD", HT_FORM_NFKD},
+    };
+    const char *type = text_of(node, "type");
+    if (!node || cJSON_IsNull(node)) return 0;
+    if (!strcmp(type, "Sequence")) {
+        const cJSON *item;
+        cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(node, "normalizers"))
+        {
+            int ret = read_normalizer(t, item, err);
+            if (ret < 0) return ret;
+        }
+        return 0;
+    }
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+        if (strcmp(type, forms[i].type) || t->model != HT_MODEL_BYTES || t->form != HT_FORM_NONE) continue;
+        t->form = forms[i].form;
+        return 0;
+    }
+    if (t->model == HT_MODEL_CHARS && !strcmp(type, "Prepend") && !strcmp(text_of(node, "prepend"), MARK)) {
+        t->adds_blank = true;
+        return 0;
+    }
+    const cJSON *pattern = cJSON_GetObjectItemCaseSensitive(node, "pattern");
+    if (t->model == HT_MODEL_CHARS && !strcmp(type, "Replace") && !strcmp(text_of(pattern, "String"), " ") &&
+        !strcmp(text_of(node, "content"), MARK)) {
+        return 0; /* blanks and U+2581 are the same to us */
+    }
+    return ht_fail(err, -ENOTSUP, "tokenizer.json: normalizer '%.40s' is not supported in this place", type);
+}
+
+/* ---- pre_tokenizer -------------------------------------------------------------------------------------- */
+
+static bool has_byte_level(const cJSON *node)
+{
+    const cJSON *item;
+    if (is_type(node, "ByteLevel")) return true;
+    cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(node, "pretokenizers"))
+    {
+        if (has_byte_level(item)) return true;
+    }
+    return false;
+}
+
+static int read_behavior(const cJSON *node, ht_split_rule *rule, ht_error *err)
+{
+    static const char *const names[] = {"Isolated", "Removed", "MergedWithPrevious", "MergedWithNext", "Contiguous"};
+    const char *name = text_of(node, "behavior");
+    for (int i = 0; i < 5; i++) {
+        if (strcmp(name, names[i])) continue;
+        *rule = (ht_split_rule)i;
+        return 0;
+    }
+    return ht_fail(err, -EINVAL, "tokenizer.json: pre_tokenizer behavior '%.40s'", name);
+}
+
+static int add_pattern(ht_tokenizer *t, const char *pattern, bool literal, ht_split_rule rule, bool invert,
+                       ht_error *err)
+{
+    return ht_splitter_add(&t->split, pattern, strlen(pattern), literal, rule, invert, "tokenizer.json: pre_tokenizer",
+                           err);
+}
+
+static int read_split(ht_tokenizer *t, const cJSON *node, ht_error *err)
+{
+    const cJSON *pattern = cJSON_GetObjectItemCaseSensitive(node, "pattern");
+    const cJSON *regex = cJSON_GetObjectItemCaseSensitive(pattern, "Regex");
+    const cJSON *string = cJSON_GetObjectItemCaseSensitive(pattern, "String");
+    ht_split_rule rule;
+    int ret = read_behavior(node, &rule, err);
+    if (ret < 0) return ret;
+    if (!cJSON_IsString(regex) && !cJSON_IsString(string)) {
+        return ht_fail(err, -EINVAL, "tokenizer.json: a Split pre_tokenizer without a pattern");
+    }
+    return add_pattern(t, cJSON_IsString(regex) ? regex->valuestring : string->valuestring, !cJSON_IsString(regex),
+                       rule, truth_of(node, "invert", false), err);
+}
+
+static int read_metaspace(ht_tokenizer *t, const cJSON *node, ht_error *err)
+{
+    const char *scheme = text_of(node, "prepend_scheme");
+    if (t->model != HT_MODEL_CHARS || strcmp(text_of(node, "replacement"), MARK)) {
+        return ht_fail(err, -ENOTSUP, "tokenizer.json: this Metaspace pre_tokenizer is not supported");
+    }
+    if (!*scheme) scheme = truth_of(node, "add_prefix_space", true) ? "always" : "never";
+    t->adds_blank = strcmp(scheme, "never") != 0;
+    t->blank_once = !strcmp(scheme, "first");
+    t->blank_if_none = true;
+    t->cuts_blanks = truth_of(node, "split", true);
+    return 0;
+}
+
+static int read_pre_tokenizer(ht_tokenizer *t, const cJSON *node, ht_error *err)
+{
+    const char *type = text_of(node, "type");
+    ht_split_rule rule = HT_SPLIT_ISOLATED;
+    ht_pre_facts facts;
+    int ret;
+    if (!node || cJSON_IsNull(node)) return 0;
+    if (!strcmp(type, "Sequence")) {
+        const cJSON *item;
+        cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(node, "pretokenizers"))
+        {
+            if ((ret = read_pre_tokenizer(t, item, err)) < 0) return ret;
+        }
+        return 0;
+    }
+    if (!strcmp(type, "Metaspace")) return read_metaspace(t, node, err);
+    if (t->model == HT_MODEL_BYTES) {
+        if (!strcmp(type, "Split")) return read_split(t, node, err);
+        if (!strcmp(type, "Digits")) {
+            return add_pattern(t, truth_of(node, "individual_digits", false) ? "\\p{N}" : "\\p{N}+", false, rule, false,
+                               err);
+        }
+        if (!strcmp(type, "Punctuation")) {
+            if (*text_of(node, "behavior") && (ret = read_behavior(node, &rule, err)) < 0) return ret;
+            return add_pattern(t, "[\\p{P}\\$\\+<=>\\^~\\|`]", false, rule, false, err);
+        }
+        if (!strcmp(type, "ByteLevel") && !truth_of(node, "add_prefix_space", true)) {
+            return truth_of(node, "use_regex", true) ? ht_splitter_add_named(&t->split, "gpt-2", 5, &facts, err) : 0;
+        }
+    }
+    return ht_fail(err, -ENOTSUP, "tokenizer.json: pre_tokenizer '%.40s' is not supported in this place", type);
+}
+
+/* ---- what is around ------------------------------------------------------------------------------------- */
+
+/* A token named by a string or by {"content": ...}; -1 when there is none. */
+static int32_t named_token(const ht_tokenizer *t, const cJSON *object, const char *key)
+{
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
+    const char *s = cJSON_IsObject(item) ? text_of(item, "content") : cJSON_GetStringValue(item);
+    return s && *s ? ht_tokenizer_find(t, s) : -1;
+}
+
+/* The first thing that a TemplateProcessing puts before a text. */
+static const char *template_opening(const cJSON *node)
+{
+    const cJSON *item;
+    if (is_type(node, "TemplateProcessing")) {
+        const cJSON *first = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(node, "single"), 0);
+        return text_of(cJSON_GetObjectItemCaseSensitive(first, "SpecialToken"), "id");
+    }
+    cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(node, "processors"))
+    {
+        const char *s = template_opening(item);
+        if (*s) return s;
+    }
+    return "";
+}
+
+static void mark_end(ht_tokenizer *t, const cJSON *item)
+{
+    int64_t id;
+    if (id_of(item, &id) == 0 && id < t->n) t->marks[id] |= HT_MARK_END;
+}
+
+static int read_chat_template(ht_tokenizer *t, const char *dir, const cJSON *config, ht_error *err)
+{
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(config, "chat_template"), *entry;
+    const char *s = cJSON_GetStringValue(item);
+    char path[PATH_MAX_HERE];
+    size_t size;
+    if (cJSON_IsArray(item)) {
+        cJSON_ArrayForEach(entry, item)
+        {
+            if (!s || !strcmp(text_of(entry, "name"), "default")) s = text_of(entry, "template");
+        }
+    }
+    if (s) {
+        t->chat_template = ht_strdup(s);
+        return t->chat_template ? 0 : ht_fail(err, -ENOMEM, "tokenizer_config.json: no memory");
+    }
+    snprintf(path, sizeof path, "%s/chat_template.jinja", dir);
+    int ret = ht_file_slurp(path, 1 << 20, &t->chat_template, &size, err);
+    return ret == -ENOENT ? 0 : ret;
+}
+
+static int read_surroundings(ht_tokenizer *t, const char *dir, const cJSON *root, ht_error *err)
+{
+    cJSON *config = NULL, *model = NULL;
+    int ret = read_json(dir, "tokenizer_config.json", false, &config, err);
+    if (ret == 0) ret = read_json(dir, "config.json", false, &model, err);
+    if (ret < 0) goto out;
+
+    const char *opening = template_opening(cJSON_GetObjectItemCaseSensitive(root, "post_processor"));
+    int32_t end = named_token(t, config, "eos_token");
+    int64_t id;
+    t->bos = *opening ? ht_tokenizer_find(t, opening) : -1;
+    if (t->bos < 0) t->bos = named_token(t, config, "bos_token");
+    if (t->bos < 0 && id_of(cJSON_GetObjectItemCaseSensitive(model, "bos_token_id"), &id) == 0 && id < t->n) {
+        t->bos = (int32_t)id;
+    }
+    t->adds_bos = truth_of(config, "add_bos_token", *opening != 0) && t->bos >= 0;
+    if (end >= 0) t->marks[end] |= HT_MARK_END;
+    const cJSON *ends = cJSON_GetObjectItemCaseSensitive(model, "eos_token_id"), *item;
+    if (cJSON_IsArray(ends)) {
+        cJSON_ArrayForEach(item, ends) mark_end(t, item);
+    } else {
+        mark_end(t, ends);
+    }
+    ht_vocab_mark_ends(t);
+    ret = read_chat_template(t, dir, config, err);
+out:
+    cJSON_Delete(config);
+    cJSON_Delete(model);
+    return ret;
+}
+
+int ht_tokenizer_from_hf(ht_tokenizer **out, const char *dir, ht_error *err)
+{
+    cJSON *root = NULL;
+    ht_tokenizer *t = NULL;
+    *out = NULL;
+    int ret = read_json(dir, "tokenizer.json", true, &root, err);
+    if (ret < 0) return ret;
+    const cJSON *pre = cJSON_GetObjectItemCaseSensitive(root, "pre_tokenizer");
+    t = ht_calloc(1, sizeof *t);
+    if (!t) {
+        ret = ht_fail(err, -ENOMEM, "no memory for a tokenizer");
+        goto fail;
+    }
+    t->bos = t->unknown = -1;
+    t->model = has_byte_level(pre) ? HT_MODEL_BYTES : HT_MODEL_CHARS;
+    if ((ret = ht_splitter_open(&t->split, err)) < 0) goto fail;
+    if ((ret = read_normalizer(t, cJSON_GetObjectItemCaseSensitive(root, "normalizer"), err)) < 0) goto fail;
+    if ((ret = read_pre_tokenizer(t, pre, err)) < 0) goto fail;
+    if ((ret = read_model(t, root, err)) < 0) goto fail;
+    if ((ret = read_surroundings(t, dir, root, err)) < 0) goto fail;
+    cJSON_Delete(root);
+    *out = t;
+    return 0;
+fail:
+    cJSON_Delete(root);
+    ht_tokenizer_close(&t);
+    return ret;
+}
