@@ -90,6 +90,7 @@ int ht_splitter_add(ht_splitter *s, const char *pattern, size_t len, bool litera
     }
     if (literal) memcpy(spelled, pattern, len);
     else spell_out_white(spelled, pattern, len);
+    spelled[n] = 0;
     uint32_t options = PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C | (literal ? PCRE2_LITERAL : 0);
     if (literal) options &= ~(uint32_t)(PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C);
     pcre2_code *compiled = pcre2_compile((PCRE2_SPTR)spelled, n, options, &code, &at, compile);

@@ -1,0 +1,164 @@
+/* Tokenizers from Hugging Face folders: published ones with their ids, and small ones written here. */
+#include "tests/model/vocab_files.h"
+#include "tests/support/fail.h"
+
+#include <cjson/cJSON.h>
+#include <unistd.h>
+
+enum { CAPACITY = 1024 };
+
+static void check_vectors(const char *name)
+{
+    char relative[256], path[TEST_PATH_MAX];
+    char *text;
+    size_t size;
+    ht_error err = {0};
+    ht_tokenizer *t = NULL;
+    int checked = 0;
+    snprintf(relative, sizeof relative, "tokenizers/%s/vectors.json", name);
+    if (!test_data(path, relative)) cr_skip_test("no %s", relative);
+    cr_assert_eq(ht_file_slurp(path, 1 << 20, &text, &size, &err), 0, "%s", err.text);
+    path[strlen(path) - strlen("/vectors.json")] = 0;
+    cr_assert_eq(ht_tokenizer_from_hf(&t, path, &err), 0, "%s", err.text);
+    for (char *nul = text; (nul = strstr(nul, "\\u0000"));) memcpy(nul, "\\ue000", 6); /* cJSON would end there */
+    cJSON *root = cJSON_Parse(text);
+    const cJSON *item;
+    cJSON_ArrayForEach(item, root)
+    {
+        int32_t ids[CAPACITY];
+        char *s = cJSON_GetStringValue(cJSON_GetObjectItem(item, "text"));
+        const cJSON *want = cJSON_GetObjectItem(item, "ids");
+        size_t bytes = strlen(s);
+        for (char *nul = s; (nul = strstr(nul, "\xee\x80\x80")); bytes -= 2) {
+            *nul = 0;
+            memmove(nul + 1, nul + 3, bytes - (size_t)(nul - s) - 2);
+            nul++;
+        }
+        int64_t n = ht_tokenizer_encode(t, s, bytes, HT_ENCODE_SPECIAL, ids, CAPACITY, &err);
+        cr_assert_eq(n, cJSON_GetArraySize(want), "'%s'", s);
+        for (int i = 0; i < n; i++) cr_assert_eq(ids[i], cJSON_GetArrayItem(want, i)->valueint, "'%s'", s);
+        checked++;
+    }
+    cr_assert_eq(checked, 20);
+    cr_assert_not_null(ht_tokenizer_chat_template(t));
+    cr_assert(ht_tokenizer_is_end(t, ht_tokenizer_find(t, strcmp(name, "qwen3") ? "<|eot_id|>" : "<|im_end|>")));
+    cJSON_Delete(root);
+    ht_free(text);
+    ht_tokenizer_close(&t);
+}
+
+Test(tokenizer_hf, llama3, .timeout = 60) { check_vectors("llama3"); }
+Test(tokenizer_hf, qwen3, .timeout = 60) { check_vectors("qwen3"); }
+
+/* ---- written here --------------------------------------------------------------------------------------- */
+
+#define BYTES_HEAD "{\"added_tokens\": [{\"id\": 6, \"content\": \"<e>\", \"special\": true, \"rstrip\": true}], "
+#define BYTES_MODEL                                                                                            \
+    "\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 1, \"ab\": 2, \"\\u0120\": 3, \"1\": 4, \"'\": 5}, "         \
+    "\"merges\": [[\"a\", \"b\"]]}}"
+#define BYTE_LEVEL "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"use_regex\": true}"
+
+typedef struct folder { char path[TEST_PATH_MAX]; ht_tokenizer *t; } folder;
+
+static void write_file(const folder *f, const char *name, const char *text)
+{
+    char path[TEST_PATH_MAX + 64];
+    snprintf(path, sizeof path, "%s/%s", f->path, name);
+    FILE *file = fopen(path, "wb");
+    cr_assert_not_null(file);
+    cr_assert_eq(fwrite(text, 1, strlen(text), file), strlen(text));
+    fclose(file);
+}
+
+static int open_folder(void *context, ht_error *err)
+{
+    folder *f = context;
+    return ht_tokenizer_from_hf(&f->t, f->path, err);
+}
+static void close_folder(void *context) { ht_tokenizer_close(&((folder *)context)->t); }
+
+static void expect_ids(const ht_tokenizer *t, const char *text, unsigned flags, const int32_t *want, int64_t n)
+{
+    int32_t got[64];
+    cr_assert_eq(ht_tokenizer_encode(t, text, strlen(text), flags, got, 64, NULL), n, "'%s'", text);
+    cr_assert(!memcmp(got, want, (size_t)n * sizeof *want), "'%s'", text);
+}
+#define EXPECT_IDS(t, text, flags, ...)                                                                        \
+    expect_ids(t, text, flags, (const int32_t[]){__VA_ARGS__}, sizeof((const int32_t[]){__VA_ARGS__}) / 4)
+
+Test(tokenizer_hf, byte_level_with_its_surroundings)
+{
+    folder f;
+    ht_error err = {0};
+    test_temp_dir(f.path);
+    write_file(&f, "tokenizer.json", BYTES_HEAD "\"pre_tokenizer\": " BYTE_LEVEL ", \"post_processor\": {\"type\": "
+               "\"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"<e>\"}}, {\"Sequence\": {}}]}, " BYTES_MODEL);
+    write_file(&f, "tokenizer_config.json", "{\"eos_token\": {\"content\": \"<e>\"}, \"chat_template\": "
+               "[{\"name\": \"tool\", \"template\": \"x\"}, {\"name\": \"default\", \"template\": \"y\"}]}");
+    cr_assert_eq(open_folder(&f, &err), 0, "%s", err.text);
+    EXPECT_IDS(f.t, "ab ab1", HT_ENCODE_BOS, 6, 2, 3, 2, 4);
+    EXPECT_IDS(f.t, "a<e> \n ab", HT_ENCODE_SPECIAL, 0, 6, 2);
+    cr_assert(ht_tokenizer_is_end(f.t, 6));
+    cr_assert_str_eq(ht_tokenizer_chat_template(f.t), "y");
+    close_folder(&f);
+    cr_assert_gt(test_fail_each_allocation(open_folder, close_folder, &f), 20);
+    test_temp_remove(f.path);
+}
+
+/* Llama-2's kind: blanks as U+2581, what has no token by bytes, a blank in front of every stretch. */
+Test(tokenizer_hf, byte_fallback)
+{
+    folder f;
+    ht_error err = {0};
+    char out[64];
+    test_temp_dir(f.path);
+    write_file(&f, "tokenizer.json",
+               "{\"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"Prepend\", \"prepend\": \"\\u2581\"}, "
+               "{\"type\": \"Replace\", \"pattern\": {\"String\": \" \"}, \"content\": \"\\u2581\"}]}, \"pre_tokenizer\": null, "
+               "\"added_tokens\": [{\"id\": 7, \"content\": \"<e>\", \"special\": true}], "
+               "\"model\": {\"type\": \"BPE\", \"byte_fallback\": true, \"unk_token\": \"<unk>\", \"fuse_unk\": true, "
+               "\"vocab\": {\"<unk>\": 0, \"a\": 1, \"\\u2581\": 2, \"\\u2581a\": 3, \"<0xC3>\": 4, \"<0xA9>\": 5, \"b\": 6}, "
+               "\"merges\": [\"\\u2581 a\"]}}");
+    cr_assert_eq(open_folder(&f, &err), 0, "%s", err.text);
+    EXPECT_IDS(f.t, "a a", 0, 3, 3);
+    EXPECT_IDS(f.t, "\xc3\xa9zzb", 0, 2, 4, 5, 0, 6);
+    EXPECT_IDS(f.t, "a<e>a", HT_ENCODE_SPECIAL, 3, 7, 3);
+    int64_t n = ht_tokenizer_decode(f.t, (const int32_t[]){3, 3, 4, 5}, 4, false, out, sizeof out);
+    cr_assert(n == 5 && !memcmp(out, "a a\xc3\xa9", 5));
+    close_folder(&f);
+    test_temp_remove(f.path);
+}
+
+Test(tokenizer_hf, what_is_not_supported_is_named)
+{
+    static const struct { const char *json, *names; int code; } cases[] = {
+        {"{", "tokenizer.json is not sound JSON", -EINVAL},
+        {"[]", "model.vocab", -EINVAL},
+        {"{\"model\": {\"type\": \"Unigram\"}}", "'Unigram'", -ENOTSUP},
+        {"{\"normalizer\": {\"type\": \"BertNormalizer\"}, " BYTES_MODEL, "'BertNormalizer'", -ENOTSUP},
+        {"{\"pre_tokenizer\": {\"type\": \"UnicodeScripts\"}, " BYTES_MODEL, "'UnicodeScripts'", -ENOTSUP},
+        {"{\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [" BYTE_LEVEL ", {\"type\": \"Split\", \"pattern\": "
+         "{\"Regex\": \"(\"}, \"behavior\": \"Isolated\"}]}, " BYTES_MODEL, "does not compile", -EINVAL},
+        {"{\"model\": {\"vocab\": {\"a\": 9000000}, \"merges\": []}}", "id 9000000", -EINVAL},
+        {"{\"model\": {\"vocab\": {\"a\": -1}, \"merges\": []}}", "model.vocab['a']", -EINVAL},
+        {"{\"model\": {\"vocab\": {}, \"merges\": []}}", "model.vocab is empty", -EINVAL},
+        {"{\"model\": {\"vocab\": {\"a\": 0}, \"merges\": [\"a b\"]}}", "model.merges[0]: 'b'", -EINVAL},
+        {"{\"model\": {\"vocab\": {\"a\": 0}, \"merges\": [7]}}", "model.merges[0] is no pair", -EINVAL},
+        {"{\"added_tokens\": [{\"id\": 1}], \"model\": {\"vocab\": {\"a\": 0}, \"merges\": []}}", "added_tokens[1]", -EINVAL},
+    };
+    folder f = {.t = NULL};
+    test_temp_dir(f.path);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        ht_error err = {0};
+        uint64_t live = ht_memory_get_stats().live;
+        write_file(&f, "tokenizer.json", cases[i].json);
+        cr_assert_eq(open_folder(&f, &err), cases[i].code, "%s: %s", cases[i].json, err.text);
+        cr_assert(strstr(err.text, cases[i].names), "%s does not name %s", err.text, cases[i].names);
+        cr_assert_null(f.t);
+        cr_assert_eq(ht_memory_get_stats().live, live);
+    }
+    test_temp_remove(f.path);
+    ht_error err = {0};
+    cr_assert_eq(open_folder(&f, &err), -ENOENT);
+    cr_assert(strstr(err.text, "tokenizer.json"));
+}
