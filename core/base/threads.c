@@ -117,9 +117,10 @@ static void work(ht_pool *pool, int thread)
 
 /* Waits until `ready` or until the spin time is over.
  *
- * Spinning for about as long as a sleep and a wake-up cost is never worse than twice the best; between two jobs of a
- * layer there are a few microseconds, between two tokens some tens, so the default keeps workers awake within a
- * token and lets them sleep when the program waits for people. */
+ * Measured on two virtual cores: a job costs 0.15 us (median) while the worker spins, 20 to 30 us when it must be woken.
+ * Spinning for about as long as the wake-up costs is never worse than twice the best; between two jobs of a layer
+ * there are a few microseconds, around a token's sampling some tens. So the default, a few wake-ups long, keeps workers
+ * awake within a token, lets them sleep when the program waits for people, and takes little from a busy neighbour. */
 #define spin_until(pool, ready)                                                                                        \
     do {                                                                                                               \
         double end_ = 0;                                                                                               \
