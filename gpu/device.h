@@ -24,7 +24,7 @@ int ht_device_cuda_count(void);
 /* The order in which the emulation runs the threads of a block between two barriers, and the blocks of a grid. */
 typedef enum ht_emu_order { HT_EMU_FORWARD, HT_EMU_REVERSE, HT_EMU_SHUFFLED } ht_emu_order;
 
-/* Failures on purpose. Counts are 1-based and over the device's life; 0: never. */
+/* Failures on purpose. Counts are 1-based, from open or from set_faults; 0: never. */
 typedef struct ht_emu_faults {
     int64_t alloc, copy, launch;  /* the N-th of its kind fails: an alloc at the call, the others when they run */
     int64_t lost;                 /* the device is lost when it has run N pieces of work */
@@ -46,6 +46,8 @@ typedef struct ht_emu_options {
 } ht_emu_options;
 
 int ht_device_emu_open(ht_gpu **out, const ht_emu_options *options, ht_error *err);
+/* While the device is idle. */
+void ht_device_emu_set_faults(ht_gpu *d, const ht_emu_faults *faults);
 
 /* ---- the virtual trace of an emulated device ---- */
 

@@ -204,7 +204,7 @@ static void emu_event_close(ht_device *device, ht_device_event *e)
 static int emu_event_record(ht_device *device, ht_device_event *e, ht_stream *s, ht_error *err)
 {
     (void)device, (void)err;
-    ht_work *w = ht_queue_slot(s);
+    ht_emu_work *w = ht_queue_slot(s);
     w->kind = HT_WORK_RECORD;
     w->u.mark.event = e;
     w->u.mark.stamp = ++e->recorded;
@@ -216,7 +216,7 @@ static int emu_event_record(ht_device *device, ht_device_event *e, ht_stream *s,
 static int emu_stream_wait(ht_device *device, ht_stream *s, ht_device_event *e, ht_error *err)
 {
     (void)device, (void)err;
-    ht_work *w = ht_queue_slot(s);
+    ht_emu_work *w = ht_queue_slot(s);
     w->kind = HT_WORK_WAIT;
     w->u.mark.event = e;
     w->u.mark.stamp = e->recorded;
@@ -300,7 +300,7 @@ static int emu_copy(ht_device *device, ht_stream *s, void *dst, const void *src,
     }
     pthread_mutex_unlock(&d->lock);
     if (r < 0) return r;
-    ht_work *w = ht_queue_slot(s);
+    ht_emu_work *w = ht_queue_slot(s);
     w->kind = HT_WORK_COPY;
     w->u.memory.dst = dst;
     w->u.memory.src = src;
@@ -321,7 +321,7 @@ static int emu_fill(ht_device *device, ht_stream *s, void *dst, int byte, size_t
         account(d, s, HT_ENGINE_COMPUTE, "fill", (double)bytes / d->options.memory_bandwidth, (double)bytes);
     pthread_mutex_unlock(&d->lock);
     if (r < 0) return r;
-    ht_work *w = ht_queue_slot(s);
+    ht_emu_work *w = ht_queue_slot(s);
     w->kind = HT_WORK_FILL;
     w->u.memory.dst = dst;
     w->u.memory.byte = byte;
@@ -350,7 +350,7 @@ int ht_emu_submit(void *stream, const char *name, const unsigned grid[3], const 
     account(d, s, HT_ENGINE_COMPUTE, name, bytes / d->options.memory_bandwidth + d->options.launch_latency, bytes);
     d->launches++;
     pthread_mutex_unlock(&d->lock);
-    ht_work *w = ht_queue_slot(s);
+    ht_emu_work *w = ht_queue_slot(s);
     w->kind = HT_WORK_KERNEL;
     w->u.kernel = launch;
     w->u.kernel.closure = w->closure;
@@ -455,6 +455,14 @@ int ht_device_emu_open(ht_gpu **out, const ht_emu_options *options, ht_error *er
     ht_gpu_kernels_fill_emu(&d->gpu.kernels);
     *out = &d->gpu;
     return 0;
+}
+
+void ht_device_emu_set_faults(ht_gpu *gpu, const ht_emu_faults *faults)
+{
+    ht_emu_device *d = emu(&gpu->device);
+
+    d->options.faults = *faults;
+    d->allocs = d->copies_run = d->kernels_run = d->work_run = 0;
 }
 
 const ht_emu_span *ht_device_emu_trace(ht_gpu *gpu, int64_t *n)

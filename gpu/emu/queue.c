@@ -59,7 +59,7 @@ void ht_mark_pass(ht_device_event *e, uint32_t stamp)
 /* True when this is the piece of work that the tests want to fail. */
 static bool strikes(int64_t *count, int64_t at) { return __atomic_add_fetch(count, 1, __ATOMIC_RELAXED) == at; }
 
-static void run_kernel(ht_stream *s, ht_work *w)
+static void run_kernel(ht_stream *s, ht_emu_work *w)
 {
     ht_emu_device *d = s->device;
     char text[320] = "";
@@ -71,7 +71,7 @@ static void run_kernel(ht_stream *s, ht_work *w)
     if (ht_emu_run(s->machine, &w->u.kernel, text, sizeof text) < 0) ht_emu_device_fail(d, -EFAULT, "%s", text);
 }
 
-static void run_copy(ht_stream *s, const ht_work *w)
+static void run_copy(ht_stream *s, const ht_emu_work *w)
 {
     ht_emu_device *d = s->device;
 
@@ -82,7 +82,7 @@ static void run_copy(ht_stream *s, const ht_work *w)
     memcpy(w->u.memory.dst, w->u.memory.src, w->u.memory.bytes);
 }
 
-static void run_work(ht_stream *s, ht_work *w)
+static void run_work(ht_stream *s, ht_emu_work *w)
 {
     ht_emu_device *d = s->device;
 
@@ -111,7 +111,7 @@ static void *worker(void *argument)
 
     for (uint32_t i = 0;; i++) {
         wait_for(&s->head, i + 1);
-        ht_work *w = &s->slots[i % HT_QUEUE_SLOTS];
+        ht_emu_work *w = &s->slots[i % HT_QUEUE_SLOTS];
         bool quit = w->kind == HT_WORK_QUIT;
         if (!quit) run_work(s, w);
         publish(&s->finished, i + 1);
@@ -158,7 +158,7 @@ void ht_queue_close(ht_stream *s)
     ht_free(s);
 }
 
-ht_work *ht_queue_slot(ht_stream *s)
+ht_emu_work *ht_queue_slot(ht_stream *s)
 {
     /* The worker's count is read only when the ring looks full: every look orders memory. */
     if (s->submitted - s->known_finished >= HT_QUEUE_SLOTS) {

@@ -13,18 +13,18 @@
 #define HT_QUEUE_SLOTS 256
 #define HT_CLOSURE_BYTES 512
 
-typedef enum ht_work_kind { HT_WORK_KERNEL, HT_WORK_COPY, HT_WORK_FILL, HT_WORK_RECORD, HT_WORK_WAIT,
-                            HT_WORK_QUIT } ht_work_kind;
+typedef enum ht_emu_work_kind { HT_WORK_KERNEL, HT_WORK_COPY, HT_WORK_FILL, HT_WORK_RECORD, HT_WORK_WAIT,
+                            HT_WORK_QUIT } ht_emu_work_kind;
 
-typedef struct ht_work {
-    ht_work_kind kind;
+typedef struct ht_emu_work {
+    ht_emu_work_kind kind;
     union {
         ht_emu_launch kernel;                                     /* closure points at `closure` below */
         struct { void *dst; const void *src; size_t bytes; int byte; } memory;
         struct { ht_device_event *event; uint32_t stamp; } mark;
     } u;
     _Alignas(16) char closure[HT_CLOSURE_BYTES];
-} ht_work;
+} ht_emu_work;
 
 struct ht_stream {
     ht_emu_device *device;            /* borrowed */
@@ -36,7 +36,7 @@ struct ht_stream {
     uint32_t finished;                /* futex: done work, by the worker */
     ht_emu_machine *machine;          /* worker */
     pthread_t thread;
-    ht_work slots[HT_QUEUE_SLOTS];
+    ht_emu_work slots[HT_QUEUE_SLOTS];
 };
 
 /* A point in a stream. `recorded` counts records (submitter), `done` those that the streams have passed. */
@@ -50,7 +50,7 @@ struct ht_device_event {
 int ht_queue_open(ht_stream **out, ht_emu_device *device, const char *name, ht_error *err);
 void ht_queue_close(ht_stream *s);
 /* The slot for the next piece of work: fill it, then submit. Blocks while the ring is full. */
-ht_work *ht_queue_slot(ht_stream *s);
+ht_emu_work *ht_queue_slot(ht_stream *s);
 void ht_queue_submit(ht_stream *s);
 /* Blocks until everything submitted is done. */
 void ht_queue_drain(ht_stream *s);

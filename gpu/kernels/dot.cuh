@@ -69,12 +69,16 @@ template <class T, int NC, bool Q8>
 __device__ __forceinline__ void dot_row(const uint8_t *row, const Columns &x, float (&sum)[NC])
 {
     for (int c = 0; c < NC; c++) sum[c] = 0.0f;
+    /* Not unrolled beyond what is written: with 8 columns the registers are worth more, and every type would be built
+     * several times over. */
     if constexpr (T::FLOAT) {
+#pragma unroll 2
         for (int k = lane_id(); k < x.cols; k += 32) {
             const float w = T::at(row, k);
             for (int c = 0; c < NC; c++) sum[c] += w * reinterpret_cast<const float *>(x.at(c))[k];
         }
     } else {
+#pragma unroll 1
         for (int k = lane_id(); k < x.cols / 32; k += 32) {
             Chunk w;
             T::chunk(row, k, w);

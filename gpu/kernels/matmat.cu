@@ -99,8 +99,10 @@ __device__ __forceinline__ void load_columns(const MatmatArgs &a, int c0, int k0
     cp_async_commit();
 }
 
-/* One step along k of a warp's 32 by 32 outputs at row wr and column wc of the block. */
-__device__ __forceinline__ void multiply(const unsigned *ws, const unsigned *xs, int wr, int wc, float (&d)[2][4][4])
+/* One step along k of a warp's 32 by 32 outputs at row wr and column wc of the block; `tiles` of the four tiles of 8
+ * columns have any. */
+__device__ __forceinline__ void multiply(const unsigned *ws, const unsigned *xs, int wr, int wc, int tiles,
+                                         float (&d)[2][4][4])
 {
     constexpr int P = MMA_PITCH / 2;
     const int g = lane_id() / 4, q = lane_id() % 4;
@@ -112,7 +114,8 @@ __device__ __forceinline__ void multiply(const unsigned *ws, const unsigned *xs,
         for (int j = 0; j < 4; j++)
             for (int r = 0; r < 2; r++) xb[j][r] = xs[(wc + 8 * j + g) * P + k + q + 4 * r];
         for (int i = 0; i < 2; i++)
-            for (int j = 0; j < 4; j++) mma_16x8x16(d[i][j], wa[i], xb[j]);
+            for (int j = 0; j < 4; j++)
+                if (j < tiles) mma_16x8x16(d[i][j], wa[i], xb[j]); /* the same in all lanes */
     }
 }
 
@@ -122,6 +125,7 @@ template <class T> __global__ void __launch_bounds__(MMA_THREADS) matmat_mma(Mat
     unsigned *xs = ws + MMA_ROWS * MMA_PITCH / 2;
     const int warp = static_cast<int>(threadIdx.x / 32), wr = warp % 4 * 32, wc = warp / 4 * 32;
     const int r0 = static_cast<int>(blockIdx.x) * MMA_ROWS, c0 = static_cast<int>(blockIdx.y) * MMA_COLUMNS;
+    const int tiles = (a.n - c0 - wc + 7) / 8;
     float d[2][4][4] = {};
 
     for (int k0 = 0; k0 < a.cols; k0 += MMA_K) {
@@ -129,7 +133,7 @@ template <class T> __global__ void __launch_bounds__(MMA_THREADS) matmat_mma(Mat
         load_weights<T>(a, r0, k0, ws);
         cp_async_wait<0>();
         __syncthreads();
-        multiply(ws, xs, wr, wc, d);
+        multiply(ws, xs, wr, wc, tiles, d);
         __syncthreads();
     }
     const int g = lane_id() / 4, q = lane_id() % 4;
