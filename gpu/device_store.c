@@ -1,0 +1,503 @@
+/* The store port on a device, everything resident: tensors are read from the file into pinned memory and copied up,
+ * two pieces in flight; a lease is then a copy of pointers, and its event has always happened. */
+#include "gpu/device_store.h"
+
+#include "core/base/arith.h"
+#include "core/base/memory.h"
+#include "core/base/progress.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define PIECE_BYTES ((size_t)4 << 20)
+enum { PIECES = 2 };
+
+typedef enum tensor_use { UNUSED, MATRIX = 1, VECTOR = 2 } tensor_use;
+
+typedef struct device_store {
+    ht_store base;                       /* first */
+    const ht_model *model;               /* borrowed */
+    ht_gpu *gpu;                         /* borrowed */
+    const ht_device_ops *device;
+    ht_stream *stream;                   /* uploads and page copies */
+    uint8_t *use;                        /* [n_tensors]: tensor_use, both may be set */
+    void **matrix;                       /* [n_tensors]: bytes as stored, on the device */
+    float **vector;                      /* [n_tensors]: F32, on the device */
+    void **kv;                           /* [n_layers]: pages, on the device */
+    void **addresses;                    /* (n_layers, kv_pages), on the device: addresses of the pages */
+    void *pinned[PIECES];                /* while uploading */
+    ht_device_event *sent[PIECES];
+    ht_attention_weights *attention;     /* [n_layers] */
+    ht_ffn_weights *ffn;                 /* [n_layers], all neurons of all experts */
+    ht_embedding_weights embedding;
+    ht_output_weights output;
+} device_store;
+
+static size_t rounded(size_t bytes) { return ht_align_up(bytes ? bytes : 1, HT_DEVICE_ALIGN); }
+
+/* ---- what is needed -------------------------------------------------------------------------------------- */
+
+static int64_t elements_of(const ht_tensor_info *t) { return t->dim[0] * t->dim[1] * t->dim[2] * t->dim[3]; }
+
+typedef struct layer_vectors { ht_tensor_ref ref; const float **to; } layer_vectors;
+enum { LAYER_VECTORS = 14, LAYER_MATRICES = 8 };
+
+static void list_vectors(const ht_model *m, int32_t layer, ht_attention_weights *a, ht_ffn_weights *f,
+                         layer_vectors out[LAYER_VECTORS])
+{
+    const ht_layer_refs *r = &m->layers[layer];
+    const layer_vectors list[LAYER_VECTORS] = {
+        {r->attn_norm, &a->norm},      {r->attn_norm_bias, &a->norm_bias},
+        {r->q_bias, &a->q_bias},       {r->k_bias, &a->k_bias},
+        {r->v_bias, &a->v_bias},       {r->q_norm, &a->q_norm},
+        {r->k_norm, &a->k_norm},       {r->o_bias, &a->o_bias},
+        {r->ffn_norm, &f->norm},       {r->ffn_norm_bias, &f->norm_bias},
+        {r->gate_bias, &f->gate_bias}, {r->up_bias, &f->up_bias},
+        {r->down_bias, &f->down_bias}, {{.tensor = m->shape.rope.freqs}, &a->rope_freqs},
+    };
+
+    memcpy(out, list, sizeof list);
+}
+
+static void list_matrices(const ht_model *m, int32_t layer, ht_tensor_ref out[LAYER_MATRICES])
+{
+    const ht_layer_refs *r = &m->layers[layer];
+    const ht_tensor_ref list[LAYER_MATRICES] = {r->q, r->k, r->v, r->o, r->router, r->gate, r->up, r->down};
+
+    memcpy(out, list, sizeof list);
+}
+
+static void mark(uint8_t *use, ht_tensor_ref ref, tensor_use how)
+{
+    if (ref.tensor >= 0) use[ref.tensor] |= (uint8_t)how;
+}
+
+static void mark_layer(const ht_model *m, int32_t layer, uint8_t *use)
+{
+    ht_attention_weights a;
+    ht_ffn_weights f;
+    layer_vectors vectors[LAYER_VECTORS];
+    ht_tensor_ref matrices[LAYER_MATRICES];
+
+    list_vectors(m, layer, &a, &f, vectors);
+    list_matrices(m, layer, matrices);
+    for (int i = 0; i < LAYER_VECTORS; i++) mark(use, vectors[i].ref, VECTOR);
+    for (int i = 0; i < LAYER_MATRICES; i++) mark(use, matrices[i], MATRIX);
+}
+
+static void mark_all(const ht_model *m, uint8_t *use)
+{
+    for (int32_t i = 0; i < m->shape.n_layers; i++) mark_layer(m, i, use);
+    mark(use, m->embd, MATRIX);
+    mark(use, m->output, MATRIX);
+    mark(use, m->output_norm, VECTOR);
+    mark(use, m->output_norm_bias, VECTOR);
+}
+
+static size_t bytes_used(const ht_model *m, const uint8_t *use)
+{
+    size_t total = 0;
+
+    for (int32_t i = 0; i < m->dir->n_tensors; i++) {
+        const ht_tensor_info *t = &m->dir->tensors[i];
+        if (use[i] & MATRIX) total += rounded(t->bytes);
+        if (use[i] & VECTOR) total += rounded((size_t)elements_of(t) * sizeof(float));
+    }
+    return total;
+}
+
+int ht_device_store_plan_make(ht_device_store_plan *out, const ht_device_store_options *o, ht_error *err)
+{
+    const ht_model *m = o->model;
+    size_t layers = (size_t)m->shape.n_layers, pages = (size_t)o->kv_pages, bytes;
+    uint8_t *use = ht_calloc((size_t)m->dir->n_tensors, 1);
+
+    *out = (ht_device_store_plan){0};
+    if (!use) return ht_fail(err, -ENOMEM, "out of memory planning %s", m->name);
+    for (int32_t i = 0; i < m->shape.n_layers; i++) {
+        memset(use, 0, (size_t)m->dir->n_tensors);
+        mark_layer(m, i, use);
+        bytes = bytes_used(m, use);
+        if (bytes > out->layer) out->layer = bytes;
+    }
+    mark_all(m, memset(use, 0, (size_t)m->dir->n_tensors));
+    out->weights = bytes_used(m, use);
+    ht_free(use);
+    if (!ht_mul_size(pages, o->kv.page_bytes, &bytes) || bytes > SIZE_MAX / 4 / (layers + 1))
+        return ht_fail(err, -EINVAL, "%d KV pages of %zu bytes are too many", o->kv_pages, o->kv.page_bytes);
+    out->kv = layers * rounded(bytes) + rounded(layers * pages * sizeof(void *));
+    out->kv_page = layers * (o->kv.page_bytes + sizeof(void *));
+    return 0;
+}
+
+/* Nothing is uploaded that will not fit. The text is for somebody who wants to know what to do about it. */
+static int check_fit(const ht_device_store_options *o, const ht_device_store_plan *p, ht_error *err)
+{
+    const double mib = 1.0 / (1 << 20);
+    ht_device_memory memory;
+    char hint[160];
+
+    o->gpu->device.ops->memory(&o->gpu->device, &memory);
+    size_t need = p->weights + p->kv + o->reserve, room = memory.budget - memory.used;
+    if (need <= room) return 0;
+    size_t fixed = p->weights + o->reserve + (size_t)o->model->shape.n_layers * HT_DEVICE_ALIGN + HT_DEVICE_ALIGN,
+           rest = p->weights - (size_t)o->model->shape.n_layers * p->layer;
+    if (p->weights < (size_t)o->model->shape.n_layers * p->layer) rest = 0;
+    if (room > fixed && (room - fixed) / p->kv_page > 0)
+        snprintf(hint, sizeof hint, "a KV cache of %zu tokens would fit", (room - fixed) / p->kv_page * HT_KV_TILE);
+    else if (room > rest + p->kv + o->reserve + p->layer)
+        snprintf(hint, sizeof hint, "%zu of the %d layers would fit", (room - rest - p->kv - o->reserve) / p->layer,
+                 o->model->shape.n_layers);
+    else
+        snprintf(hint, sizeof hint, "not even one layer would fit beside the KV cache");
+    return ht_fail(err, -ENOMEM,
+                   "%s does not fit on the GPU: weights %.1f MiB + KV cache %.1f MiB (%lld tokens) + scratch %.1f MiB = "
+                   "%.1f MiB, and %.1f of %.1f MiB are free; %s",
+                   o->model->name, (double)p->weights * mib, (double)p->kv * mib, (long long)o->kv_pages * HT_KV_TILE,
+                   (double)o->reserve * mib, (double)need * mib, (double)room * mib, (double)memory.budget * mib, hint);
+}
+
+/* ---- uploading ------------------------------------------------------------------------------------------- */
+
+/* Copies what `fill` puts into pinned memory, piece by piece. */
+typedef int piece_fn(void *context, size_t at, void *to, size_t bytes, ht_error *err);
+
+static int send(device_store *s, void *device, size_t bytes, piece_fn *fill, void *context, ht_error *err)
+{
+    ht_device *d = &s->gpu->device;
+    int r = 0, piece = 0;
+
+    for (size_t at = 0; at < bytes && r >= 0; at += PIECE_BYTES, piece = (piece + 1) % PIECES) {
+        size_t n = bytes - at < PIECE_BYTES ? bytes - at : PIECE_BYTES;
+        r = s->device->event_sync(d, s->sent[piece], err);
+        if (r >= 0) r = fill(context, at, s->pinned[piece], n, err);
+        if (r >= 0)
+            r = s->device->copy(d, s->stream, (char *)device + at, s->pinned[piece], n, HT_COPY_TO_DEVICE, err);
+        if (r >= 0) r = s->device->event_record(d, s->sent[piece], s->stream, err);
+    }
+    return r;
+}
+
+typedef struct file_piece { const ht_file *file; uint64_t offset; } file_piece;
+
+static int fill_from_file(void *context, size_t at, void *to, size_t bytes, ht_error *err)
+{
+    const file_piece *p = context;
+
+    return ht_file_read(p->file, p->offset + at, to, bytes, err);
+}
+
+static int fill_from_memory(void *context, size_t at, void *to, size_t bytes, ht_error *err)
+{
+    (void)err;
+    memcpy(to, (const char *)context + at, bytes);
+    return 0;
+}
+
+static int upload_matrix(device_store *s, int32_t tensor, ht_error *err)
+{
+    const ht_tensor_info *t = &s->model->dir->tensors[tensor];
+    file_piece p = {&s->model->dir->files[t->file], t->offset};
+
+    int r = s->device->alloc(&s->gpu->device, t->bytes, t->name, &s->matrix[tensor], err);
+    return r < 0 ? r : send(s, s->matrix[tensor], t->bytes, fill_from_file, &p, err);
+}
+
+/* Vectors are converted to F32 on the host: they are small. */
+static int upload_vector(device_store *s, int32_t tensor, ht_error *err)
+{
+    const ht_tensor_info *t = &s->model->dir->tensors[tensor];
+    int64_t n = elements_of(t);
+    void *stored = ht_alloc(t->bytes, 1), *device = NULL;
+    float *v = ht_alloc((size_t)n, sizeof *v);
+    int r = -ENOMEM;
+
+    if (!stored || !v) {
+        ht_fail(err, r, "%s: out of memory", t->name);
+        goto done;
+    }
+    r = ht_file_read(&s->model->dir->files[t->file], t->offset, stored, t->bytes, err);
+    if (r < 0) goto done;
+    ht_type_get(t->type)->dequantize(stored, v, n);
+    r = s->device->alloc(&s->gpu->device, (size_t)n * sizeof *v, t->name, &device, err);
+    if (r < 0) goto done;
+    s->vector[tensor] = device;
+    r = send(s, device, (size_t)n * sizeof *v, fill_from_memory, v, err);
+done:
+    ht_free(stored);
+    ht_free(v);
+    return r;
+}
+
+static int upload_tensors(device_store *s, bool quiet, ht_error *err)
+{
+    const ht_tensor_dir *dir = s->model->dir;
+    ht_progress progress = {0};
+    uint64_t done = 0;
+    int r = 0;
+
+    if (!quiet) ht_progress_begin(&progress, "uploading", s->model->weight_bytes);
+    for (int32_t i = 0; i < dir->n_tensors && r >= 0; i++) {
+        if (s->use[i] & MATRIX) r = upload_matrix(s, i, err);
+        if (r >= 0 && s->use[i] & VECTOR) r = upload_vector(s, i, err);
+        if (s->use[i]) done += dir->tensors[i].bytes;
+        if (!quiet) ht_progress_update(&progress, done);
+    }
+    if (!quiet) ht_progress_end(&progress);
+    return r;
+}
+
+static int open_kv(device_store *s, ht_error *err)
+{
+    size_t layers = (size_t)s->model->shape.n_layers, pages = (size_t)s->base.kv_pages;
+    void **table = ht_alloc(layers * pages + 1, sizeof *table), *device = NULL;
+    int r = table ? 0 : ht_fail(err, -ENOMEM, "out of memory for %d KV pages", s->base.kv_pages);
+
+    for (size_t l = 0; l < layers && r >= 0; l++) {
+        r = s->device->alloc(&s->gpu->device, pages * s->base.kv.page_bytes, "KV pages", &s->kv[l], err);
+        for (size_t i = 0; i < pages; i++) table[l * pages + i] = (char *)s->kv[l] + i * s->base.kv.page_bytes;
+    }
+    if (r >= 0)
+        r = s->device->alloc(&s->gpu->device, layers * pages * sizeof *table, "the table of KV pages", &device, err);
+    s->addresses = device;
+    if (r >= 0) r = send(s, device, layers * pages * sizeof *table, fill_from_memory, table, err);
+    ht_free(table);
+    return r;
+}
+
+/* ---- views ----------------------------------------------------------------------------------------------- */
+
+static ht_matrix matrix_of(const device_store *s, ht_tensor_ref ref)
+{
+    if (ref.tensor < 0) return (ht_matrix){0};
+    const ht_tensor_info *t = &s->model->dir->tensors[ref.tensor];
+    size_t row_bytes = ht_row_bytes(ht_type_get(t->type), t->dim[0]);
+
+    return (ht_matrix){
+        .data = (const uint8_t *)s->matrix[ref.tensor] + (size_t)ref.row * row_bytes,
+        .type = t->type,
+        .rows = ref.rows,
+        .cols = t->dim[0],
+        .row_bytes = row_bytes,
+    };
+}
+
+static const float *vector_of(const device_store *s, ht_tensor_ref ref)
+{
+    return ref.tensor < 0 ? NULL : s->vector[ref.tensor] + ref.row;
+}
+
+static void build_views(device_store *s)
+{
+    const ht_model *m = s->model;
+
+    s->embedding.table = matrix_of(s, m->embd);
+    s->output = (ht_output_weights){
+        .norm = vector_of(s, m->output_norm),
+        .norm_bias = vector_of(s, m->output_norm_bias),
+        .head = matrix_of(s, m->output),
+    };
+    for (int32_t l = 0; l < m->shape.n_layers; l++) {
+        const ht_layer_refs *r = &m->layers[l];
+        ht_attention_weights *a = &s->attention[l];
+        ht_ffn_weights *f = &s->ffn[l];
+        layer_vectors vectors[LAYER_VECTORS];
+        list_vectors(m, l, a, f, vectors);
+        for (int i = 0; i < LAYER_VECTORS; i++) *vectors[i].to = vector_of(s, vectors[i].ref);
+        a->q = matrix_of(s, r->q);
+        a->k = matrix_of(s, r->k);
+        a->v = matrix_of(s, r->v);
+        a->o = matrix_of(s, r->o);
+        f->router = matrix_of(s, r->router);
+        f->gate = matrix_of(s, r->gate);
+        f->up = matrix_of(s, r->up);
+        f->down = matrix_of(s, r->down);
+    }
+}
+
+/* ---- the port -------------------------------------------------------------------------------------------- */
+
+static void shift_rows(ht_matrix *w, int64_t row, int64_t rows)
+{
+    if (!w->data) return;
+    w->data = (const uint8_t *)w->data + (size_t)row * w->row_bytes;
+    w->rows = rows;
+}
+
+/* Neurons [nb, ne) of experts: rows of gate and up, columns of down; a part of the neurons of one expert at a time. */
+static int lend_ffn(const device_store *s, const ht_unit *u, ht_ffn_weights *out, ht_error *err)
+{
+    const ht_shape *shape = &s->model->shape;
+    int32_t f = shape->n_ff, experts = u->expert_end - u->expert_begin, neurons = u->neuron_end - u->neuron_begin;
+
+    if (u->expert_begin < 0 || u->expert_end > shape->n_experts || experts < 1 || u->neuron_begin < 0 ||
+        u->neuron_end > f || neurons < 0 || (neurons != f && experts != 1))
+        return ht_fail(err, -EINVAL, "layer %d: no such FFN range: experts [%d, %d), neurons [%d, %d)", u->layer,
+                       u->expert_begin, u->expert_end, u->neuron_begin, u->neuron_end);
+    *out = s->ffn[u->layer];
+    const ht_type_info *down = ht_type_get(out->down.type);
+    if (u->neuron_begin % down->block_len || neurons % down->block_len)
+        return ht_fail(err, -EINVAL, "layer %d: neurons [%d, %d) cut blocks of %s in ffn_down", u->layer, u->neuron_begin,
+                       u->neuron_end, down->name);
+    int64_t row = (int64_t)u->expert_begin * f + u->neuron_begin;
+    shift_rows(&out->gate, row, (int64_t)experts * neurons);
+    shift_rows(&out->up, row, (int64_t)experts * neurons);
+    shift_rows(&out->down, (int64_t)u->expert_begin * shape->n_embd, (int64_t)experts * shape->n_embd);
+    out->down.data = (const uint8_t *)out->down.data + ht_row_bytes(down, u->neuron_begin);
+    out->down.cols = neurons;
+    if (out->gate_bias) out->gate_bias += row;
+    if (out->up_bias) out->up_bias += row;
+    if (out->down_bias) out->down_bias += (int64_t)u->expert_begin * shape->n_embd;
+    return 0;
+}
+
+static int store_acquire(ht_store *store, const ht_unit *unit, ht_lease *out, ht_error *err)
+{
+    device_store *s = (device_store *)store;
+
+    *out = (ht_lease){0};
+    if ((unit->kind == HT_UNIT_ATTENTION || unit->kind == HT_UNIT_FFN) &&
+        (unit->layer < 0 || unit->layer >= s->model->shape.n_layers))
+        return ht_fail(err, -EINVAL, "no layer %d", unit->layer);
+    switch (unit->kind) {
+    case HT_UNIT_EMBEDDING: out->u.embedding = s->embedding; return 0;
+    case HT_UNIT_ATTENTION: out->u.attention = s->attention[unit->layer]; return 0;
+    case HT_UNIT_FFN: return lend_ffn(s, unit, &out->u.ffn, err);
+    case HT_UNIT_OUTPUT: out->u.output = s->output; return 0;
+    }
+    return ht_fail(err, -EINVAL, "no unit kind %d", (int)unit->kind);
+}
+
+static void store_release(ht_store *store, ht_lease *lease)
+{
+    (void)store;
+    *lease = (ht_lease){0};
+}
+
+static int store_kv_acquire(ht_store *store, int32_t layer, const int32_t *ids, int32_t n, int32_t first_written,
+                            ht_kv_lease *out, ht_error *err)
+{
+    device_store *s = (device_store *)store;
+
+    (void)ids, (void)n, (void)first_written;
+    if (layer < 0 || layer >= s->model->shape.n_layers) return ht_fail(err, -EINVAL, "no layer %d", layer);
+    *out = (ht_kv_lease){.page = s->addresses + (size_t)layer * (size_t)store->kv_pages};
+    return 0;
+}
+
+static void store_kv_release(ht_store *store, ht_kv_lease *lease)
+{
+    (void)store;
+    *lease = (ht_kv_lease){0};
+}
+
+/* Waits for the copies: nobody holds the pages, so nothing else can wait for them. */
+static int store_kv_copy(ht_store *store, int32_t from, int32_t to, ht_error *err)
+{
+    device_store *s = (device_store *)store;
+    size_t bytes = store->kv.page_bytes;
+    int r = 0;
+
+    for (int32_t l = 0; l < s->model->shape.n_layers && r >= 0; l++)
+        r = s->device->copy(&s->gpu->device, s->stream, (char *)s->kv[l] + (size_t)to * bytes,
+                            (const char *)s->kv[l] + (size_t)from * bytes, bytes, HT_COPY_ON_DEVICE, err);
+    return r < 0 ? r : s->device->stream_sync(&s->gpu->device, s->stream, err);
+}
+
+/* ---- open and close -------------------------------------------------------------------------------------- */
+
+static void drop_staging(device_store *s)
+{
+    ht_device *d = &s->gpu->device;
+
+    if (s->stream) (void)s->device->stream_sync(d, s->stream, NULL);
+    for (int i = 0; i < PIECES; i++) {
+        s->device->free_pinned(d, s->pinned[i]);
+        s->device->event_close(d, s->sent[i]);
+        s->pinned[i] = NULL;
+        s->sent[i] = NULL;
+    }
+}
+
+static void store_close(ht_store *store)
+{
+    device_store *s = (device_store *)store;
+    ht_device *d = &s->gpu->device;
+
+    drop_staging(s);
+    s->device->stream_close(d, s->stream);
+    for (int32_t i = 0; i < s->model->dir->n_tensors; i++) {
+        if (s->matrix) s->device->free(d, s->matrix[i]);
+        if (s->vector) s->device->free(d, s->vector[i]);
+    }
+    for (int32_t l = 0; s->kv && l < s->model->shape.n_layers; l++) s->device->free(d, s->kv[l]);
+    s->device->free(d, s->addresses);
+    ht_free(s->use);
+    ht_free(s->matrix);
+    ht_free(s->vector);
+    ht_free(s->kv);
+    ht_free(s->attention);
+    ht_free(s->ffn);
+    ht_free(s);
+}
+
+static const ht_store_ops store_ops = {
+    .name = "device",
+    .acquire = store_acquire,
+    .release = store_release,
+    .kv_acquire = store_kv_acquire,
+    .kv_release = store_kv_release,
+    .kv_copy = store_kv_copy,
+    .close = store_close,
+};
+
+static int open_host_side(device_store *s, ht_error *err)
+{
+    size_t tensors = (size_t)s->model->dir->n_tensors, layers = (size_t)s->model->shape.n_layers;
+    ht_device *d = &s->gpu->device;
+    int r = 0;
+
+    s->use = ht_calloc(tensors, 1);
+    s->matrix = ht_calloc(tensors, sizeof *s->matrix);
+    s->vector = ht_calloc(tensors, sizeof *s->vector);
+    s->kv = ht_calloc(layers, sizeof *s->kv);
+    s->attention = ht_calloc(layers, sizeof *s->attention);
+    s->ffn = ht_calloc(layers, sizeof *s->ffn);
+    if (!s->use || !s->matrix || !s->vector || !s->kv || !s->attention || !s->ffn)
+        return ht_fail(err, -ENOMEM, "out of memory opening the store of %s", s->model->name);
+    mark_all(s->model, s->use);
+    r = s->device->stream_open(d, "upload", &s->stream, err);
+    for (int i = 0; i < PIECES && r >= 0; i++) {
+        r = s->device->alloc_pinned(d, PIECE_BYTES, "staging", &s->pinned[i], err);
+        if (r >= 0) r = s->device->event_open(d, &s->sent[i], err);
+    }
+    return r;
+}
+
+int ht_device_store_open(ht_store **out, const ht_device_store_options *o, ht_error *err)
+{
+    ht_device_store_plan plan;
+
+    *out = NULL;
+    int r = ht_device_store_plan_make(&plan, o, err);
+    if (r >= 0) r = check_fit(o, &plan, err);
+    if (r < 0) return r;
+    device_store *s = ht_calloc(1, sizeof *s);
+    if (!s) return ht_fail(err, -ENOMEM, "out of memory opening the store of %s", o->model->name);
+    s->base = (ht_store){.ops = &store_ops, .kv = o->kv, .kv_pages = o->kv_pages};
+    s->model = o->model;
+    s->gpu = o->gpu;
+    s->device = o->gpu->device.ops;
+    r = open_host_side(s, err);
+    if (r >= 0) r = upload_tensors(s, o->quiet, err);
+    if (r >= 0) r = open_kv(s, err);
+    if (r >= 0) r = s->device->stream_sync(&s->gpu->device, s->stream, err);
+    if (r < 0) {
+        store_close(&s->base);
+        return r;
+    }
+    drop_staging(s);
+    build_views(s);
+    *out = &s->base;
+    return 0;
+}
