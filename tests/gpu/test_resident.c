@@ -1,0 +1,338 @@
+/* Full residence on the emulated GPU, end to end: the engine over the device backend and the device store, against the
+ * same engine over the host's. Also what it takes of the device, and what happens when there is too little of it.
+ */
+#include "tests/support/data.h"
+#include "tests/support/harness.h"
+
+#include "core/base/memory.h"
+#include "core/engine/session.h"
+#include "cpu/host.h"
+#include "gpu/backend.h"
+#include "gpu/device_store.h"
+#include "offload/ram_store.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MODEL "models/kjv-relu-7m/kjv-relu-7m-q4.gguf"
+
+enum { CONTEXT = 128, SESSIONS = 3, COLUMNS = 40 };
+
+/* An engine on the host (gpu NULL) or on a device. */
+typedef struct stack {
+    ht_model *model;
+    ht_pool *pool;
+    ht_gpu *gpu; /* owned */
+    ht_ops_limits limits;
+    ht_backend *backend;
+    ht_store *store;
+    ht_engine *engine;
+} stack;
+
+typedef struct setup {
+    ht_act_mode act;
+    ht_type k_type, v_type;
+    bool plain;
+    int32_t chunk;
+} setup;
+
+static int stack_open(stack *s, const char *path, const setup *o, const ht_emu_options *emu, ht_error *err)
+{
+    *s = (stack){0};
+    int r = ht_model_open(&s->model, path, err);
+    if (r < 0) return r;
+    s->limits = (ht_ops_limits){.columns = COLUMNS, .sequences = SESSIONS, .context = CONTEXT, .act = o->act,
+                                .shape = s->model->shape};
+    int32_t pages = SESSIONS * (int32_t)ht_kv_pages_of(CONTEXT);
+    r = ht_kv_layout_init(&s->limits.kv, &s->limits.shape, o->k_type, o->v_type, err);
+    if (r >= 0 && emu) {
+        r = ht_device_emu_open(&s->gpu, emu, err);
+        if (r >= 0)
+            r = ht_gpu_backend_open(&s->backend, &(ht_gpu_backend_options){.limits = s->limits, .gpu = s->gpu,
+                                                                           .no_tensor_cores = o->plain}, err);
+        if (r >= 0)
+            r = ht_device_store_open(&s->store, &(ht_device_store_options){.model = s->model, .gpu = s->gpu,
+                                                                           .kv = s->limits.kv, .kv_pages = pages,
+                                                                           .quiet = true}, err);
+    } else if (r >= 0) {
+        r = ht_pool_open(&s->pool, &(ht_pool_options){.threads = 2}, err);
+        if (r >= 0)
+            r = ht_host_open(&s->backend, &(ht_host_options){.limits = s->limits, .pool = s->pool,
+                                                             .isa = ht_isa_detect()}, err);
+        if (r >= 0)
+            r = ht_ram_store_open(&s->store, &(ht_ram_store_options){.model = s->model, .kv = s->limits.kv,
+                                                                     .kv_pages = pages, .quiet = true}, NULL, err);
+    }
+    if (r >= 0)
+        r = ht_engine_open(&s->engine, &(ht_engine_options){s->backend, s->store, o->chunk ? o->chunk : COLUMNS}, err);
+    return r;
+}
+
+static void stack_close(stack *s)
+{
+    ht_engine_close(&s->engine);
+    if (s->store) s->store->ops->close(s->store);
+    if (s->backend) s->backend->ops->close(s->backend);
+    if (s->gpu) {
+        ht_device_memory memory;
+        s->gpu->device.ops->memory(&s->gpu->device, &memory);
+        cr_expect_eq(memory.used, 0, "%zu bytes of the device are still held", memory.used);
+        cr_expect_eq(memory.pinned, 0);
+        s->gpu->device.ops->close(&s->gpu->device);
+    }
+    ht_pool_close(&s->pool);
+    ht_model_close(&s->model);
+}
+
+static void must(int r, const ht_error *err) { cr_assert(r >= 0, "%s", err->text); }
+
+static void make_tokens(int32_t *out, int32_t n, int32_t n_vocab)
+{
+    for (int32_t i = 0; i < n; i++) out[i] = 3 + (i * 7919 + i * i * 31) % (n_vocab - 3);
+    out[0] = 1;
+}
+
+static ht_session *new_session(stack *s)
+{
+    ht_error err = {0};
+    ht_session *session;
+
+    must(ht_session_open(&session, s->engine, 0, 0, &err), &err);
+    return session;
+}
+
+/* ||a - b|| / ||b|| */
+static double distance(const float *a, const float *b, int32_t n)
+{
+    double d = 0, l = 0;
+
+    for (int32_t i = 0; i < n; i++) d += pow((double)a[i] - (double)b[i], 2), l += pow((double)b[i], 2);
+    return sqrt(d / l);
+}
+
+/* A prompt in the block class and some decode steps, teacher-forced; the worst distance of the logits. */
+static double compare(const char *path, const setup *o, const ht_emu_options *emu)
+{
+    enum { PROMPT = 66, STEPS = 3 };
+    stack host, gpu;
+    ht_error err = {0};
+    int32_t tokens[PROMPT + STEPS];
+    double worst = 0;
+
+    must(stack_open(&host, path, o, NULL, &err), &err);
+    must(stack_open(&gpu, path, o, emu, &err), &err);
+    make_tokens(tokens, PROMPT + STEPS, host.limits.shape.n_vocab);
+    ht_session *a = new_session(&host), *b = new_session(&gpu);
+    must(ht_session_sync(&(ht_prompt){a, tokens, PROMPT}, 1, &err), &err);
+    must(ht_session_sync(&(ht_prompt){b, tokens, PROMPT}, 1, &err), &err);
+    for (int i = 0; i <= STEPS; i++) {
+        worst = fmax(worst, distance(b->logits, a->logits, host.limits.shape.n_vocab));
+        if (i == STEPS) break;
+        must(ht_session_decode(&a, &tokens[PROMPT + i], 1, &err), &err);
+        must(ht_session_decode(&b, &tokens[PROMPT + i], 1, &err), &err);
+    }
+    cr_expect_eq(ht_guard_violations(), 0, "something was allocated in a pass");
+    ht_session_close(&a);
+    ht_session_close(&b);
+    stack_close(&host);
+    stack_close(&gpu);
+    return worst;
+}
+
+static void expect_close(const setup *o, const ht_emu_options *emu, double limit)
+{
+    char path[TEST_PATH_MAX];
+
+    if (!test_data(path, MODEL)) cr_skip_test("no " MODEL);
+    double worst = compare(path, o, emu);
+    if (getenv("HEARTH_TEST_VERBOSE")) fprintf(stderr, "act %d, KV types %d %d: logits differ by %.2e\n", o->act, o->k_type, o->v_type, worst);
+    cr_assert(worst <= limit, "logits differ by %.2e", worst);
+}
+
+Test(resident, f32, .timeout = 120)
+{
+    expect_close(&(setup){HT_ACT_F32, HT_F32, HT_F32, false, 0}, &(ht_emu_options){0}, 1e-5);
+}
+Test(resident, f32_f16_cache, .timeout = 120)
+{
+    expect_close(&(setup){HT_ACT_F32, HT_F16, HT_F16, false, 0}, &(ht_emu_options){.order = HT_EMU_REVERSE}, 1e-3);
+}
+/* 8-bit activations flip where a value lies between two quants: two good paths differ by what such flips do. */
+Test(resident, q8, .timeout = 120)
+{
+    expect_close(&(setup){HT_ACT_Q8, HT_F16, HT_F16, false, 0}, &(ht_emu_options){.order = HT_EMU_SHUFFLED, .seed = 3}, 0.03);
+}
+Test(resident, q8_without_tensor_cores, .timeout = 120)
+{
+    expect_close(&(setup){HT_ACT_Q8, HT_Q8_0, HT_Q4_0, false, 0}, &(ht_emu_options){.capability = 75}, 0.06);
+}
+
+/* ---- the numeric contract -------------------------------------------------------------------------------- */
+
+/* Logits after a prompt and three decode steps, alone or beside two other sequences, in chunks of any size. */
+static void run_alone_or_not(const char *path, const setup *o, bool company, float *out)
+{
+    enum { PROMPT = 34, STEPS = 2 };
+    stack s;
+    ht_error err = {0};
+    int32_t tokens[CONTEXT], others[CONTEXT];
+    ht_session *sessions[SESSIONS];
+
+    must(stack_open(&s, path, o, &(ht_emu_options){0}, &err), &err);
+    int32_t n_vocab = s.limits.shape.n_vocab, n = company ? SESSIONS : 1;
+    make_tokens(tokens, CONTEXT, n_vocab);
+    for (int32_t i = 0; i < CONTEXT; i++) others[i] = tokens[CONTEXT - 1 - i];
+    ht_prompt prompts[SESSIONS];
+    for (int32_t i = 0; i < n; i++) {
+        sessions[i] = new_session(&s);
+        prompts[i] = i == n - 1 ? (ht_prompt){sessions[i], tokens, PROMPT} : (ht_prompt){sessions[i], others, 5 + 60 * i};
+    }
+    must(ht_session_sync(prompts, n, &err), &err);
+    for (int32_t step = 0; step < STEPS; step++) {
+        int32_t next[SESSIONS];
+        for (int32_t i = 0; i < n; i++) next[i] = i == n - 1 ? tokens[PROMPT + step] : others[100 + step];
+        must(ht_session_decode(sessions, next, n, &err), &err);
+    }
+    memcpy(out, sessions[n - 1]->logits, (size_t)n_vocab * sizeof *out);
+    for (int32_t i = 0; i < n; i++) ht_session_close(&sessions[i]);
+    stack_close(&s);
+}
+
+static void expect_same_bits(ht_act_mode act)
+{
+    char path[TEST_PATH_MAX];
+    static float alone[1 << 16], beside[1 << 16];
+
+    if (!test_data(path, MODEL)) cr_skip_test("no " MODEL);
+    run_alone_or_not(path, &(setup){act, HT_F16, HT_F16, false, 0}, false, alone);
+    run_alone_or_not(path, &(setup){act, HT_F16, HT_F16, false, 21}, true, beside);
+    cr_assert(distance(beside, alone, 1000) == 0, "bits depend on the company or the chunks");
+    cr_assert(memcmp(alone, beside, 1000 * sizeof(float)) == 0);
+}
+
+Test(resident, same_bits_q8, .timeout = 120) { expect_same_bits(HT_ACT_Q8); }
+Test(resident, same_bits_f32, .timeout = 120) { expect_same_bits(HT_ACT_F32); }
+
+/* ---- accounting ------------------------------------------------------------------------------------------ */
+
+Test(resident, takes_what_was_planned, .timeout = 60)
+{
+    char path[TEST_PATH_MAX];
+    stack s;
+    ht_error err = {0};
+    ht_device_store_plan plan;
+    ht_device_memory memory;
+    const setup o = {HT_ACT_Q8, HT_F16, HT_F16, false, 0};
+
+    if (!test_data(path, MODEL)) cr_skip_test("no " MODEL);
+    must(stack_open(&s, path, &o, &(ht_emu_options){0}, &err), &err);
+    ht_device_store_options options = {.model = s.model, .gpu = s.gpu, .kv = s.limits.kv, .kv_pages = s.store->kv_pages};
+    must(ht_device_store_plan_make(&plan, &options, &err), &err);
+    ht_engine_close(&s.engine); /* its buffers are the engine's own account */
+    s.gpu->device.ops->memory(&s.gpu->device, &memory);
+    cr_expect_eq(memory.used, plan.weights + plan.kv + ht_gpu_backend_bytes(&s.limits), "used %zu, planned %zu + %zu + %zu",
+                 memory.used, plan.weights, plan.kv, ht_gpu_backend_bytes(&s.limits));
+    stack_close(&s);
+}
+
+Test(resident, too_little_memory_says_what_would_fit, .timeout = 60)
+{
+    char path[TEST_PATH_MAX];
+    ht_error err = {0};
+    stack s;
+    const setup o = {HT_ACT_Q8, HT_F16, HT_F16, false, 0};
+
+    if (!test_data(path, MODEL)) cr_skip_test("no " MODEL);
+    must(stack_open(&s, path, &o, &(ht_emu_options){0}, &err), &err);
+    ht_device_store_plan plan;
+    ht_device_store_options options = {.model = s.model, .gpu = s.gpu, .kv = s.limits.kv, .kv_pages = s.store->kv_pages};
+    must(ht_device_store_plan_make(&plan, &options, &err), &err);
+    size_t scratch = ht_gpu_backend_bytes(&s.limits);
+    stack_close(&s);
+
+    const struct { size_t budget; const char *hint; } cases[] = {
+        {scratch + plan.weights + plan.kv / 2, "tokens would fit"},
+        {scratch + plan.weights + plan.kv - 2 * plan.layer - plan.kv / 2, "layers would fit"},
+        {scratch + plan.kv, "not even one layer"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int r = stack_open(&s, path, &o, &(ht_emu_options){.budget = cases[i].budget}, &err);
+        cr_expect_eq(r, -ENOMEM);
+        cr_expect(strstr(err.text, cases[i].hint) != NULL, "case %zu: %s", i, err.text);
+        stack_close(&s);
+    }
+}
+
+/* Whichever allocation of the device fails, opening fails cleanly with a text. */
+Test(resident, every_device_allocation_may_fail, .timeout = 120)
+{
+    char path[TEST_PATH_MAX];
+    const setup o = {HT_ACT_Q8, HT_F16, HT_F16, false, 0};
+    int64_t n = 0;
+
+    if (!test_data(path, MODEL)) cr_skip_test("no " MODEL);
+    for (int64_t at = 1;; at += at < 40 ? 1 : 7) {
+        stack s;
+        ht_error err = {0};
+        int r = stack_open(&s, path, &o, &(ht_emu_options){.faults.alloc = at}, &err);
+        if (r < 0) cr_expect(strstr(err.text, "fault injected") != NULL, "%s", err.text);
+        stack_close(&s);
+        if (r >= 0) break;
+        n++;
+    }
+    cr_assert(n > 40);
+}
+
+/* A launch, a copy, the device fail in the middle of a pass: the pass says so, and the engine can be closed. */
+static void fail_midway(const ht_emu_faults *faults, const char *expected)
+{
+    char path[TEST_PATH_MAX];
+    const setup o = {HT_ACT_Q8, HT_F16, HT_F16, false, 0};
+    stack s;
+    ht_error err = {0};
+    int32_t tokens[30];
+
+    if (!test_data(path, MODEL)) cr_skip_test("no " MODEL);
+    must(stack_open(&s, path, &o, &(ht_emu_options){0}, &err), &err);
+    make_tokens(tokens, 30, s.limits.shape.n_vocab);
+    ht_session *session = new_session(&s);
+    ht_device_emu_set_faults(s.gpu, faults);
+    int r = ht_session_sync(&(ht_prompt){session, tokens, 30}, 1, &err);
+    cr_expect(r < 0);
+    cr_expect(strstr(err.text, expected) != NULL, "%s", err.text);
+    r = ht_session_sync(&(ht_prompt){session, tokens, 30}, 1, &err); /* still failed: a device does not heal */
+    cr_expect(r < 0);
+    ht_session_close(&session);
+    stack_close(&s);
+}
+
+Test(resident, a_failed_launch_is_told, .timeout = 60) { fail_midway(&(ht_emu_faults){.launch = 20}, "kernel"); }
+Test(resident, a_failed_copy_is_told, .timeout = 60) { fail_midway(&(ht_emu_faults){.copy = 1}, "copy"); }
+Test(resident, a_lost_device_is_told, .timeout = 60) { fail_midway(&(ht_emu_faults){.lost = 30}, "lost"); }
+
+/* ---- launches -------------------------------------------------------------------------------------------- */
+
+/* Decode of a dense layer: nine launches, ten where V is of another type than Q and K; embedding, angles and output
+ * besides. */
+Test(resident, few_launches_a_layer, .timeout = 60)
+{
+    char path[TEST_PATH_MAX];
+    const setup o = {HT_ACT_Q8, HT_F16, HT_F16, false, 0};
+    stack s;
+    ht_error err = {0};
+    int32_t tokens[3];
+
+    if (!test_data(path, MODEL)) cr_skip_test("no " MODEL);
+    must(stack_open(&s, path, &o, &(ht_emu_options){0}, &err), &err);
+    make_tokens(tokens, 3, s.limits.shape.n_vocab);
+    ht_session *session = new_session(&s);
+    must(ht_session_sync(&(ht_prompt){session, tokens, 2}, 1, &err), &err);
+    int64_t before = ht_device_emu_launches(s.gpu);
+    must(ht_session_decode(&session, &tokens[2], 1, &err), &err);
+    int64_t launches = ht_device_emu_launches(s.gpu) - before, layers = s.limits.shape.n_layers;
+    cr_expect(launches <= 10 * layers + 5, "%lld launches for %lld layers", (long long)launches, (long long)layers);
+    ht_session_close(&session);
+    stack_close(&s);
+}
