@@ -13,8 +13,11 @@
 #include "core/engine/session.h"
 #include "core/engine/text.h"
 #include "core/model/chat.h"
+#include "core/model/inspect.h"
 #include "core/model/model.h"
+#include "core/model/synth.h"
 #include "core/model/tokenizer.h"
+#include "cpu/bench.h"
 #include "cpu/host.h"
 #include "offload/ram_store.h"
 
@@ -329,6 +332,37 @@ int hearth_stream_decode(const hearth_vocab *vocab, hearth_stream *stream, int32
     return n;
 }
 
+/* The format that was asked for, or the model's own. */
+static int chat_format(const hearth_vocab *vocab, const char *name, ht_chat_format *out, ht_error *err)
+{
+    const char *source = ht_tokenizer_chat_template(vocab->tokenizer);
+
+    if (name) return ht_chat_by_name(name, out, err);
+    if (!source) return ht_fail(err, -ENOTSUP, "the model has no chat template: name a format");
+    return ht_chat_detect(source, out, err);
+}
+
+int64_t hearth_chat_render(const hearth_vocab *vocab, const char *format, const hearth_message *messages, int n,
+                           bool open_answer, char *out, int64_t capacity, hearth_error *error)
+{
+    enum { MOST_SYSTEM = 4096 };
+    ht_error err = {0};
+    ht_chat_format f;
+    char system[MOST_SYSTEM] = "";
+    ht_chat_message *inner = NULL;
+
+    int64_t r = chat_format(vocab, format, &f, &err);
+    if (r >= 0 && (n < 0 || !(inner = ht_alloc((size_t)n, sizeof(*inner)))))
+        r = ht_fail(&err, n < 0 ? -EINVAL : -ENOMEM, "no room for %d messages", n);
+    if (r >= 0) {
+        for (int i = 0; i < n; i++) inner[i] = (ht_chat_message){messages[i].role, messages[i].content};
+        if (!format) ht_chat_default_system(ht_tokenizer_chat_template(vocab->tokenizer), system, sizeof(system));
+        r = ht_chat_render(f, system[0] ? system : NULL, inner, n, open_answer, out, capacity, &err);
+    }
+    ht_free(inner);
+    return r < 0 ? give_error((int)r, &err, error) : r;
+}
+
 /* ---- sessions ------------------------------------------------------------------------------------------- */
 
 /* The public handle around an internal session, which is closed if there is no memory for it. */
@@ -592,6 +626,70 @@ int hearth_generate(hearth_session *session, hearth_sampler *sampler, const hear
     }
     hearth_text_close(&text);
     return r < 0 ? r : 0;
+}
+
+/* ---- tools ---------------------------------------------------------------------------------------------- */
+
+int hearth_inspect(const char *path, bool json, hearth_line_sink *line, void *user, hearth_error *error)
+{
+    ht_error err = {0};
+
+    return give_error(ht_inspect(path, json, line, user, &err), &err, error);
+}
+
+int hearth_synth(const char *path, const hearth_synth_options *o, hearth_error *error)
+{
+    ht_error err = {0};
+    const ht_synth_options inner = {
+        .shape = o->shape,
+        .n_layers = o->n_layers,
+        .n_embd = o->n_embd,
+        .n_ff = o->n_ff,
+        .n_heads = o->n_heads,
+        .n_kv_heads = o->n_kv_heads,
+        .head_dim = o->head_dim,
+        .n_vocab = o->n_vocab,
+        .n_context = o->n_context,
+        .type = o->type,
+        .activation = o->activation,
+        .vocab = o->vocab,
+        .tied = o->tied,
+        .seed = o->seed,
+        .quiet = o->quiet,
+    };
+
+    return give_error(ht_synth(path, &inner, &err), &err, error);
+}
+
+const char *hearth_synth_shapes(void) { return ht_synth_shapes(); }
+
+double hearth_measure_read_bandwidth(int32_t threads, int32_t repeats)
+{
+    double bytes = ht_measure_read_bandwidth(threads > 0 ? threads : ht_cpu_allowed(), repeats);
+
+    return bytes > 0 ? bytes : 0;
+}
+
+int hearth_bench_kernel(hearth_kernel_bench *b, hearth_error *error)
+{
+    ht_error err = {0};
+    ht_kernel_bench inner = {
+        .f32 = b->activations && !strcmp(b->activations, "f32"),
+        .threads = b->threads > 0 ? b->threads : ht_cpu_allowed(),
+        .columns = b->columns,
+        .rows = b->rows,
+        .cols = b->cols,
+        .repeats = b->repeats,
+    };
+    int r = 0;
+
+    b->threads = inner.threads;
+    if (!ht_type_by_name(b->type, &inner.type)) r = ht_fail(&err, -EINVAL, "type '%s' is not known", b->type);
+    else if (!ht_isa_by_name(b->isa, &inner.isa)) r = ht_fail(&err, -EINVAL, "CPU level '%s' is not known", b->isa);
+    if (r >= 0) r = ht_cpu_bench_kernel(&inner, &err);
+    b->bytes_per_second = inner.bytes_per_second;
+    b->macs_per_second = inner.macs_per_second;
+    return give_error(r < 0 ? r : 0, &err, error);
 }
 
 const char *hearth_build_info(void)

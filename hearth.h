@@ -277,6 +277,7 @@ typedef struct hearth_kernel_bench {
     int32_t threads, columns;
     int64_t rows, cols;
     int32_t repeats;
+    const char *activations;   /* "q8" (default) or "f32" */
     double bytes_per_second, macs_per_second; /* out */
 } hearth_kernel_bench;
 HEARTH_API int hearth_bench_kernel(hearth_kernel_bench *bench, hearth_error *error);
