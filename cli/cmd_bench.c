@@ -1,0 +1,233 @@
+/* hearth bench: how fast a model runs here, against what the memory can deliver; or how fast each kernel is. */
+#include "cli/bench.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define AT(field) offsetof(cli_bench_options, field)
+#define WHOLE(long_name, alias, field, least, most, text)                                                          \
+    {.name = long_name, .aliases = alias, .kind = CLI_INT, .value = "N", .at = AT(field), .min = least,            \
+     .max = most, .flags = CLI_NO_ENV, .help = text}
+static const cli_option bench_table[] = {
+    WHOLE("prompt", "p", prompt, 0, 1 << 24, "tokens of the prompt, default 512; 0: no prefill"),
+    WHOLE("gen", "n", generate, 0, 1 << 24, "tokens to generate, default 128; 0: no decode"),
+    WHOLE("depth", "d", depth, 0, 1 << 24, "tokens in the context before generating, default 1"),
+    WHOLE("repetitions", "r", repeats, 1, 1000, "times each is done, default 5"),
+    {.name = "json", .kind = CLI_FLAG, .at = AT(json), .help = "one JSON object on stdout"},
+    {0}};
+
+static const cli_option kernel_table[] = {
+    {.name = "kernels", .kind = CLI_FLAG, .at = AT(kernels), .flags = CLI_NO_ENV,
+     .help = "measure the CPU kernels alone: each type at each level and number of threads (needs no model)"},
+    {.name = "types", .kind = CLI_TEXT, .value = "LIST", .at = AT(types), .flags = CLI_NO_ENV,
+     .help = "types to measure, separated by commas; default: all"},
+    {.name = "levels", .kind = CLI_TEXT, .value = "LIST", .at = AT(levels), .flags = CLI_NO_ENV,
+     .help = "levels to measure, default ref,avx2,avx512; those the machine lacks are left out"},
+    {.name = "thread-counts", .kind = CLI_TEXT, .value = "LIST", .at = AT(thread_counts), .flags = CLI_NO_ENV,
+     .help = "numbers of threads to measure, default 1 and all cores"},
+    {.name = "columns", .kind = CLI_TEXT, .value = "LIST", .at = AT(columns), .flags = CLI_NO_ENV,
+     .help = "numbers of columns to measure, default 1,4,64: up to 8 gives GB/s of weights, more gives multiply-adds"},
+    WHOLE("rows", NULL, rows, 1, 1 << 24, "rows of the matrix, default 4096"),
+    WHOLE("cols", NULL, cols, 1, 1 << 24, "columns of the matrix, default 4096"),
+    {0}};
+#undef AT
+
+static const cli_group groups[] = {
+    {"Measurement", bench_table, 0},
+    {"Kernels", kernel_table, 0},
+    {"Engine", cli_engine_table, offsetof(cli_bench_options, engine)},
+    {0}};
+
+/* One measured thing: seconds of each repetition. */
+typedef struct series {
+    char name[32];
+    int32_t tokens, n;
+    double *seconds;        /* [n], sorted once measured */
+    uint64_t token_bytes;   /* weights read a token; 0: not what limits it */
+} series;
+
+typedef struct bench {
+    const cli_bench_options *o;
+    hearth_engine *engine;
+    hearth_session *session;
+    hearth_model_info info;
+    double before, after;   /* streaming read, bytes/s */
+    int32_t *ids;           /* [context]: any tokens will do */
+    series series[2];
+    int n_series;
+} bench;
+
+/* ---- measuring ------------------------------------------------------------------------------------------------ */
+
+/* Any ids of the vocabulary, the same each time: x' = x * 1664525 + 1013904223 (Numerical Recipes). */
+static void fill_ids(int32_t *ids, int32_t n, int32_t vocab_size)
+{
+    uint32_t x = 1;
+    for (int32_t i = 0; i < n; i++) {
+        x = x * 1664525u + 1013904223u;
+        ids[i] = (int32_t)(((uint64_t)x * (uint64_t)vocab_size) >> 32);
+    }
+}
+
+static int empty(bench *b, hearth_error *error) { return hearth_session_truncate(b->session, 0, error); }
+
+static int prefill_once(bench *b, double *seconds, hearth_error *error)
+{
+    int rc = empty(b, error);
+    double start = cli_now();
+    if (rc >= 0) rc = hearth_session_sync(b->session, b->ids, b->o->prompt, error);
+    *seconds = cli_now() - start;
+    return rc;
+}
+
+static int decode_once(bench *b, double *seconds, hearth_error *error)
+{
+    int32_t depth = b->o->depth;
+    int rc = empty(b, error);
+    if (rc >= 0) rc = hearth_session_sync(b->session, b->ids, depth, error);
+    double start = cli_now();
+    for (int32_t i = 0; i < b->o->generate && rc >= 0; i++)
+        rc = hearth_session_append(b->session, b->ids[depth + i], error);
+    *seconds = cli_now() - start;
+    return rc;
+}
+
+static int measure(bench *b, const char *what, int32_t tokens, uint64_t token_bytes,
+                   int (*once)(bench *, double *, hearth_error *), hearth_error *error)
+{
+    series *s = &b->series[b->n_series++];
+    double warm_up;
+    *s = (series){.tokens = tokens, .token_bytes = token_bytes, .n = b->o->repeats};
+    snprintf(s->name, sizeof s->name, "%s%" PRId32, what, tokens);
+    s->seconds = cli_realloc(NULL, (size_t)s->n, sizeof *s->seconds);
+    bool bar = !b->o->engine.quiet && cli_is_terminal(2);
+    int rc = once(b, &warm_up, error);
+    for (int i = 0; i < s->n && rc >= 0; i++) {
+        if (bar) fprintf(stderr, "\r%s %d/%d ", s->name, i + 1, s->n);
+        rc = once(b, &s->seconds[i], error);
+    }
+    if (bar) fputs("\r\033[K", stderr);
+    qsort(s->seconds, (size_t)s->n, sizeof *s->seconds, cli_compare_doubles);
+    return rc;
+}
+
+static int measure_all(bench *b, hearth_error *error)
+{
+    const cli_bench_options *o = b->o;
+    b->before = hearth_measure_read_bandwidth(b->info.threads, 5);
+    int rc = 0;
+    if (o->prompt) rc = measure(b, "prefill ", o->prompt, 0, prefill_once, error);
+    if (rc >= 0 && o->generate) rc = measure(b, "decode ", o->generate, b->info.token_bytes, decode_once, error);
+    b->after = hearth_measure_read_bandwidth(b->info.threads, 5);
+    return rc;
+}
+
+/* ---- results -------------------------------------------------------------------------------------------------- */
+
+static double tokens_per_second(const series *s, double quantile)
+{
+    double seconds = cli_quantile(s->seconds, s->n, quantile);
+    return seconds > 0 ? s->tokens / seconds : 0;
+}
+
+static double bandwidth(const bench *b) { return (b->before + b->after) / 2; }
+
+static void print_table(const bench *b)
+{
+    char weights[32], token[32], before[32], after[32];
+    cli_print("%s, %.3g billion parameters, %s of weights, %s a token\n", b->info.name ? b->info.name : b->o->engine.model,
+              (double)b->info.n_parameters / 1e9, cli_bytes_text((double)b->info.weight_bytes, weights),
+              cli_bytes_text((double)b->info.token_bytes, token));
+    cli_print("%d threads, %s, activations %s; streaming read %s/s before, %s/s after\n\n", b->info.threads, b->info.isa,
+              b->o->engine.act, cli_bytes_text(b->before, before), cli_bytes_text(b->after, after));
+    cli_print("%-16s %10s %10s %10s %10s %8s\n", "", "tok/s", "slowest", "fastest", "GB/s", "of read");
+    for (int i = 0; i < b->n_series; i++) {
+        const series *s = &b->series[i];
+        cli_print("%-16s %10.2f %10.2f %10.2f", s->name, tokens_per_second(s, 0.5), tokens_per_second(s, 1),
+                  tokens_per_second(s, 0));
+        double bytes = tokens_per_second(s, 0.5) * (double)s->token_bytes;
+        if (s->token_bytes) cli_print(" %10.2f", bytes / 1e9);
+        if (s->token_bytes && bandwidth(b) > 0) cli_print(" %7.1f%%", 100 * bytes / bandwidth(b));
+        cli_print("\n");
+    }
+    cli_print("\nMedian of %d; GB/s and share count the weights alone.\n", b->o->repeats);
+}
+
+static void print_json(const bench *b)
+{
+    cJSON *j = cJSON_CreateObject();
+    cJSON_AddStringToObject(j, "build", hearth_build_info());
+    cJSON_AddItemToObject(j, "model", cli_model_json(b->o->engine.model, &b->info));
+    cJSON_AddStringToObject(j, "activations", b->o->engine.act);
+    cJSON_AddNumberToObject(j, "read_bytes_per_second_before", b->before);
+    cJSON_AddNumberToObject(j, "read_bytes_per_second_after", b->after);
+    cJSON *results = cJSON_AddArrayToObject(j, "results");
+    for (int i = 0; i < b->n_series; i++) {
+        const series *s = &b->series[i];
+        cJSON *r = cJSON_CreateObject();
+        cJSON_AddItemToArray(results, r);
+        cJSON_AddStringToObject(r, "name", s->name);
+        cJSON_AddNumberToObject(r, "tokens", s->tokens);
+        if (s->token_bytes) cJSON_AddNumberToObject(r, "depth", b->o->depth);
+        cJSON_AddNumberToObject(r, "tokens_per_second", tokens_per_second(s, 0.5));
+        cJSON_AddNumberToObject(r, "slowest", tokens_per_second(s, 1));
+        cJSON_AddNumberToObject(r, "fastest", tokens_per_second(s, 0));
+        if (s->token_bytes) {
+            double bytes = tokens_per_second(s, 0.5) * (double)s->token_bytes;
+            cJSON_AddNumberToObject(r, "bytes_per_second", bytes);
+            if (bandwidth(b) > 0) cJSON_AddNumberToObject(r, "share_of_read", bytes / bandwidth(b));
+        }
+        cJSON_AddItemToObject(r, "seconds", cJSON_CreateDoubleArray(s->seconds, s->n));
+    }
+    cli_print_json(j, true);
+}
+
+/* ---- the command ---------------------------------------------------------------------------------------------- */
+
+static int bench_model(const cli_bench_options *options)
+{
+    cli_bench_options o = *options;
+    int64_t need = (int64_t)o.depth + o.generate > o.prompt ? (int64_t)o.depth + o.generate : o.prompt;
+    if (o.prompt == 0 && o.generate == 0) return cli_usage("bench", "-p 0 and -n 0 leave nothing to measure");
+    if (o.engine.context && o.engine.context < need)
+        return cli_usage("bench", "-c, --ctx-size: %d is too small for %" PRId64 " tokens", o.engine.context, need);
+    if (need > 1 << 24) return cli_usage("bench", "%" PRId64 " tokens are too many", need);
+    if (!o.engine.context) o.engine.context = (int32_t)need;
+    bench b = {.o = &o};
+    hearth_error error = {0};
+    int code = cli_engine_open("bench", &o.engine, &b.engine, &b.info);
+    if (code >= 0) return code;
+    b.ids = cli_realloc(NULL, (size_t)need, sizeof *b.ids);
+    fill_ids(b.ids, (int32_t)need, b.info.n_vocab);
+    int rc = hearth_session_open(&b.session, b.engine, &(hearth_session_options){0}, &error);
+    if (rc >= 0) rc = measure_all(&b, &error);
+    if (rc < 0) code = cli_fail("bench", "%s", error.text);
+    else if (o.json) print_json(&b), code = CLI_OK;
+    else print_table(&b), code = CLI_OK;
+    for (int i = 0; i < b.n_series; i++) free(b.series[i].seconds);
+    free(b.ids);
+    hearth_session_close(&b.session);
+    hearth_engine_close(&b.engine);
+    return code;
+}
+
+static int run(int argc, char **argv)
+{
+    cli_bench_options o = {.engine = CLI_ENGINE_DEFAULTS, .prompt = 512, .generate = 128, .depth = 1, .repeats = 5,
+                           .rows = 4096, .cols = 4096};
+    int code = cli_parse(&cli_command_bench, argc, argv, &o);
+    if (code >= 0) return code;
+    if (o.depth < 1) o.depth = 1; /* something has to be there to go on from */
+    return o.kernels ? cli_bench_kernels(&o) : bench_model(&o);
+}
+
+const cli_command cli_command_bench = {
+    .name = "bench", .usage = "-m MODEL [-p N] [-n N] [options] | --kernels [options]",
+    .summary = "measure prefill and decode, or single kernels",
+    .description = "Decoding reads every weight once a token, so its limit is the memory: the plain streaming read of "
+                   "this machine, which is measured before and after, with the same threads. Each measurement is "
+                   "repeated after a warm-up; the median and the slowest and fastest repetition are shown.",
+    .groups = groups, .run = run,
+};

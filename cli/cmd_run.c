@@ -1,0 +1,282 @@
+/* hearth run: completes a prompt, or answers in a chat. */
+#include "cli/chat.h"
+#include "cli/options.h"
+#include "cli/report.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+typedef struct run_options {
+    cli_engine_options engine;
+    cli_input_options input;
+    cli_sampling_options sampling;
+    const char *system, *chat_template;
+    bool chat, single_turn, echo, json, roofline;
+} run_options;
+
+#define AT(field) offsetof(run_options, field)
+static const cli_option chat_table[] = {
+    {.name = "chat", .aliases = "cnv", .kind = CLI_FLAG, .at = AT(chat),
+     .help = "the prompt is a message of a chat, put into the model's template; with a terminal it goes on from there. "
+     "Without this (or -sys, --chat-template), a prompt is completed as plain text, also by an instruct model"},
+    {.name = "single-turn", .aliases = "st", .kind = CLI_FLAG, .at = AT(single_turn),
+     .help = "with --chat: answer the prompt and end"},
+    {.name = "system-prompt", .aliases = "sys", .kind = CLI_TEXT, .value = "TEXT", .at = AT(system),
+     .help = "system message of the chat"},
+    {.name = "chat-template", .kind = CLI_TEXT, .value = "NAME", .at = AT(chat_template),
+     .help = "chatml, llama-2, llama-3, mistral or qwen, instead of the model's own"},
+    {0}};
+
+static const cli_option output_table[] = {
+    {.name = "echo", .kind = CLI_FLAG, .at = AT(echo), .help = "print the prompt before its completion"},
+    {.name = "json", .kind = CLI_FLAG, .at = AT(json),
+     .help = "print one JSON object at the end: text, reason of the end, tokens with --logprobs, timings"},
+    {.name = "roofline", .kind = CLI_FLAG, .at = AT(roofline),
+     .help = "measure this machine's memory at the end (a second or two) and show the share of it that was used"},
+    {0}};
+#undef AT
+
+static const cli_group groups[] = {
+    {"Prompt", cli_input_table, offsetof(run_options, input)},
+    {"Chat", chat_table, 0},
+    {"Sampling", cli_sampling_table, offsetof(run_options, sampling)},
+    {"Output", output_table, 0},
+    {"Engine", cli_engine_table, offsetof(run_options, engine)},
+    {0}};
+
+/* What a run holds while it goes. */
+typedef struct runner {
+    const run_options *o;
+    hearth_engine *engine;
+    hearth_session *session;
+    hearth_sampler *sampler;
+    hearth_model_info info;
+    uint64_t seed;
+    cli_text prompt;
+} runner;
+
+static int show(void *user, const char *bytes, size_t n)
+{
+    (void)user;
+    int rc = cli_write(bytes, n);
+    return rc < 0 ? rc : cli_flush();
+}
+
+static int show_nothing(void *user, const char *bytes, size_t n)
+{
+    (void)user, (void)bytes, (void)n;
+    return 0;
+}
+
+/* ---- results -------------------------------------------------------------------------------------------------- */
+
+static cJSON *token_json(const hearth_vocab *vocab, int32_t id, float logprob)
+{
+    char piece[1024];
+    int64_t n = hearth_decode(vocab, &id, 1, true, piece, sizeof piece);
+    cJSON *j = cJSON_CreateObject();
+    cJSON_AddNumberToObject(j, "id", id);
+    cJSON_AddItemToObject(j, "text", cli_json_string(piece, n < 0 ? 0 : n > 1024 ? 1024 : (size_t)n));
+    if (isfinite(logprob)) cJSON_AddNumberToObject(j, "logprob", logprob);
+    else cJSON_AddNullToObject(j, "logprob");
+    return j;
+}
+
+static void print_json(const runner *r, const cli_generation *g, const cli_timings *timings, int64_t n_prompt)
+{
+    const hearth_vocab *vocab = hearth_engine_vocab(r->engine);
+    cJSON *j = cJSON_CreateObject();
+    cJSON_AddItemToObject(j, "model", cli_model_json(r->o->engine.model, &r->info));
+    cJSON_AddItemToObject(j, "text", cli_json_string(g->text.data, g->text.size));
+    cJSON_AddStringToObject(j, "finish_reason", cli_finish_name(g->finish));
+    cJSON_AddNumberToObject(j, "prompt_tokens", (double)n_prompt);
+    cJSON_AddNumberToObject(j, "completion_tokens", (double)g->n);
+    char seed[32];
+    snprintf(seed, sizeof seed, "%" PRIu64, r->seed); /* a double holds 53 bits of it */
+    cJSON_AddRawToObject(j, "seed", seed);
+    cJSON *tokens = cJSON_AddArrayToObject(j, "tokens");
+    for (int64_t i = 0; i < g->n; i++) {
+        if (!g->sampled) {
+            cJSON_AddItemToArray(tokens, cJSON_CreateNumber(g->ids[i]));
+            continue;
+        }
+        const hearth_sampled *s = &g->sampled[i];
+        cJSON *token = token_json(vocab, s->id, s->logprob);
+        cJSON *top = cJSON_AddArrayToObject(token, "top");
+        for (int k = 0; k < s->n_top; k++)
+            cJSON_AddItemToArray(top, token_json(vocab, s->top[k].id, s->top[k].logprob));
+        cJSON_AddItemToArray(tokens, token);
+    }
+    cJSON_AddItemToObject(j, "timings", cli_timings_json(timings));
+    cli_print_json(j, true);
+}
+
+static void print_logprobs(const runner *r, const cli_generation *g)
+{
+    const hearth_vocab *vocab = hearth_engine_vocab(r->engine);
+    for (int64_t i = 0; i < g->n; i++) {
+        const hearth_sampled *s = &g->sampled[i];
+        for (int k = -1; k < s->n_top; k++) {
+            int32_t id = k < 0 ? s->id : s->top[k].id;
+            cli_text piece = {0};
+            cli_piece(vocab, id, &piece);
+            fprintf(stderr, k < 0 ? "%6d %9.4f  %s\n" : "       %6d %9.4f  %s\n", id,
+                    (double)(k < 0 ? s->logprob : s->top[k].logprob), piece.data);
+            cli_text_free(&piece);
+        }
+    }
+}
+
+static void finish(runner *r, cli_timings *timings)
+{
+    *timings = (cli_timings){.info = r->info, .seed = r->seed};
+    hearth_engine_stats(r->engine, &timings->stats);
+    if (r->o->roofline) timings->read_bandwidth = hearth_measure_read_bandwidth(r->info.threads, 3);
+}
+
+/* ---- the two ways --------------------------------------------------------------------------------------------- */
+
+static cli_generation generation(const runner *r)
+{
+    return (cli_generation){
+        .session = r->session, .sampler = r->sampler, .vocab = hearth_engine_vocab(r->engine),
+        .stop = &r->o->sampling.stop, .context = r->info.n_context, .limit = r->o->sampling.n_predict,
+        .ignore_eos = r->o->sampling.ignore_eos, .detail = r->o->sampling.logprobs > 0,
+        .show = r->o->json ? show_nothing : show,
+    };
+}
+
+/* The prompt as ids: plain text, or the first message of a chat. */
+static int encode_prompt(const runner *r, bool chat, int32_t **ids, int64_t *n, hearth_error *error)
+{
+    const hearth_vocab *vocab = hearth_engine_vocab(r->engine);
+    if (!chat) return cli_encode(vocab, r->prompt.data, r->prompt.size, HEARTH_BOS | HEARTH_SPECIAL, ids, n, error);
+    cli_chat c = {.vocab = vocab, .format = r->o->chat_template};
+    if (r->o->system) cli_chat_add(&c, "system", r->o->system);
+    cli_chat_add(&c, "user", r->prompt.data);
+    int rc = cli_chat_prompt(&c, ids, n, error);
+    cli_chat_free(&c);
+    return rc;
+}
+
+static int one_shot(runner *r, bool chat)
+{
+    hearth_error error = {0};
+    int32_t *ids = NULL;
+    int64_t n = 0;
+    int code = CLI_OK;
+    cli_timings timings;
+    cli_generation g = generation(r);
+    g.continues = !chat;
+    int rc = encode_prompt(r, chat, &ids, &n, &error);
+    if (rc == 0 && n == 0) {
+        code = cli_fail("run", "the prompt is empty, and this model has no token to begin with");
+        goto done;
+    }
+    if (rc == 0) rc = hearth_session_sync(r->session, ids, n, &error);
+    if (rc == 0 && r->o->echo && !r->o->json) rc = show(NULL, r->prompt.data, r->prompt.size);
+    if (rc == 0) rc = cli_generate(&g, &error);
+    if (rc < 0 && !cli_interrupted()) {
+        if (cli_flush() == 0) code = cli_fail("run", "%s", error.text); /* else main reports the failed write */
+        else code = CLI_FAILED;
+        goto done;
+    }
+    if (cli_interrupted()) code = CLI_INTERRUPTED;
+    finish(r, &timings);
+    if (r->o->json) {
+        print_json(r, &g, &timings, n);
+    } else {
+        cli_write("\n", g.text.size || r->o->echo ? 1 : 0);
+        cli_flush();
+    }
+    if (g.finish == HEARTH_FINISH_CONTEXT) cli_note("stopped: the context of %d tokens is full (-c gives more)", g.context);
+    if (g.detail && !r->o->json) print_logprobs(r, &g);
+    if (!r->o->engine.quiet) cli_report_timings(&timings);
+done:
+    cli_generation_free(&g);
+    free(ids);
+    return code;
+}
+
+static int chat(runner *r)
+{
+    cli_timings timings;
+    cli_generation g = generation(r);
+    cli_chat c = {.vocab = g.vocab, .format = r->o->chat_template};
+    if (r->o->system) cli_chat_add(&c, "system", r->o->system);
+    int code = cli_chat_loop(&c, &g, r->engine, r->prompt.size ? r->prompt.data : NULL, r->o->engine.quiet);
+    cli_generation_free(&g);
+    cli_chat_free(&c);
+    finish(r, &timings);
+    if (!r->o->engine.quiet) cli_report_timings(&timings);
+    return code;
+}
+
+/* ---- the command ---------------------------------------------------------------------------------------------- */
+
+/* Has the model a chat template that we know? */
+static bool can_chat(const runner *r, hearth_error *error)
+{
+    char none[1];
+    hearth_message hello = {"user", "hello"};
+    return hearth_chat_render(hearth_engine_vocab(r->engine), r->o->chat_template, &hello, 1, true, none, 0, error) >= 0;
+}
+
+static int open_and_run(runner *r, bool have_prompt)
+{
+    const run_options *o = r->o;
+    hearth_error error = {0};
+    bool wants_chat = o->chat || o->single_turn || o->system || o->chat_template;
+    int code = cli_engine_open("run", &o->engine, &r->engine, &r->info);
+    if (code >= 0) return code;
+    if ((wants_chat || !have_prompt) && !can_chat(r, &error)) {
+        if (wants_chat) return cli_fail("run", "%s", error.text);
+        return cli_usage("run", "no prompt: give -p TEXT, -f FILE or stdin (%s)", error.text);
+    }
+    code = cli_sampler_open("run", &o->sampling, r->engine, &r->sampler, &r->seed);
+    if (code >= 0) return code;
+    if (hearth_session_open(&r->session, r->engine, &(hearth_session_options){0}, &error) < 0)
+        return cli_fail("run", "%s", error.text);
+    cli_interrupt_begin(r->engine);
+    bool terminal = cli_is_terminal(STDIN_FILENO);
+    code = !have_prompt || (wants_chat && !o->single_turn && terminal) ? chat(r) : one_shot(r, wants_chat);
+    cli_interrupt_end();
+    return code;
+}
+
+static int run(int argc, char **argv)
+{
+    run_options o = {.engine = CLI_ENGINE_DEFAULTS, .sampling = CLI_SAMPLING_DEFAULTS};
+    int code = cli_parse(&cli_command_run, argc, argv, &o);
+    if (code >= 0) goto done;
+    runner r = {.o = &o};
+    code = o.engine.model ? cli_input_read("run", &o.input, true, &r.prompt)
+                          : cli_usage("run", "-m, --model: no model given");
+    if (code == CLI_NO_INPUT && o.json) code = cli_usage("run", "--json: needs a prompt (-p, -f or stdin)");
+    if (code == CLI_NO_INPUT && o.single_turn) code = cli_usage("run", "-st, --single-turn: needs a prompt");
+    if (code < 0) code = open_and_run(&r, code != CLI_NO_INPUT);
+    hearth_sampler_close(&r.sampler);
+    hearth_session_close(&r.session);
+    hearth_engine_close(&r.engine);
+    cli_text_free(&r.prompt);
+done:
+    free(o.sampling.logit_bias.item);
+    free(o.sampling.stop.item);
+    return code;
+}
+
+const cli_command cli_command_run = {
+    .name = "run", .usage = "-m MODEL [-p TEXT | -f FILE] [options]", .summary = "complete a prompt, or chat",
+    .description =
+        "With -p, -f or stdin the text is completed: it goes to stdout as it is made, timings go to stderr at the end. "
+        "One line end at the end of a file or of stdin is not part of the prompt.\n\n"
+        "Without a prompt, on a terminal, it is a chat (for models with a chat template). Ctrl-C stops the answer; "
+        "one more ends the program.\n\n"
+        "When the context is full the text ends there, with a note; a prompt that does not fit is an error.",
+    .groups = groups, .run = run,
+};

@@ -1,0 +1,39 @@
+/* Options that several commands share: how a model is opened, and how text is given. */
+#ifndef HEARTH_CLI_OPTIONS_H
+#define HEARTH_CLI_OPTIONS_H
+
+#include "cli/args.h"
+
+/* ---- the engine ----------------------------------------------------------------------------------------------- */
+
+typedef struct cli_engine_options {
+    const char *model, *k_type, *v_type, *act, *isa, *load, *device;
+    int32_t threads, context, batch, microbatch;
+    bool quiet;
+} cli_engine_options;
+
+#define CLI_ENGINE_DEFAULTS {.k_type = "f16", .v_type = "f16", .act = "q8", .load = "auto", .device = "none"}
+
+extern const cli_option cli_engine_table[];
+
+/* Opens the engine, its info in `info`. -1: open; otherwise the exit code, and the reason has been said. */
+int cli_engine_open(const char *command, const cli_engine_options *options, hearth_engine **out,
+                    hearth_model_info *info);
+/* The same as hearth's struct, for commands that change a field or two. */
+hearth_options cli_engine_to_hearth(const cli_engine_options *options);
+
+/* ---- text given by -p, -f or stdin ------------------------------------------------------------------------------ */
+
+typedef struct cli_input_options {
+    const char *prompt, *file;
+    bool escape;
+} cli_input_options;
+
+extern const cli_option cli_input_table[];
+
+/* The text: -p, or the file of -f, or stdin when it is no terminal. -1: read (CLI_NO_INPUT when none of them was
+ * given), otherwise the exit code. `trim` takes one line end off the end of a file's text. */
+enum { CLI_NO_INPUT = -2 };
+int cli_input_read(const char *command, const cli_input_options *options, bool trim, cli_text *out);
+
+#endif

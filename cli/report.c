@@ -1,0 +1,102 @@
+/* Timings and JSON helpers. */
+#include "cli/report.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *cli_bytes_text(double bytes, char out[32])
+{
+    static const char *const units[] = {"B", "kB", "MB", "GB", "TB"};
+    int unit = 0;
+    while (bytes >= 999.5 && unit < 4) {
+        bytes /= 1000;
+        unit++;
+    }
+    snprintf(out, 32, unit == 0 ? "%.0f %s" : bytes < 9.995 ? "%.2f %s" : bytes < 99.95 ? "%.1f %s" : "%.0f %s", bytes,
+             units[unit]);
+    return out;
+}
+
+static double rate(double amount, double seconds) { return seconds > 0 ? amount / seconds : 0; }
+
+void cli_report_timings(const cli_timings *t)
+{
+    const hearth_stats *s = &t->stats;
+    char a[32], b[32];
+    const char *dim = cli_style_code(2, CLI_DIM), *plain = cli_style_code(2, CLI_PLAIN);
+    fflush(stdout);
+    fprintf(stderr, "%sload    %9.2f s   %s, %s/s\n", dim, s->load_seconds,
+            cli_bytes_text((double)s->load_bytes, a), cli_bytes_text(rate((double)s->load_bytes, s->load_seconds), b));
+    fprintf(stderr, "prefill %9.2f s   %" PRId64 " tokens, %.1f tok/s", s->prompt_seconds, s->prompt_tokens,
+            rate((double)s->prompt_tokens, s->prompt_seconds));
+    if (s->reused_tokens) fprintf(stderr, ", %" PRId64 " more reused", s->reused_tokens);
+    double per_second = rate((double)s->decode_tokens, s->decode_seconds);
+    fprintf(stderr, "\ndecode  %9.2f s   %" PRId64 " tokens, %.1f tok/s, %s/s", s->decode_seconds, s->decode_tokens,
+            per_second, cli_bytes_text(per_second * (double)t->info.token_bytes, a));
+    if (t->read_bandwidth > 0)
+        fprintf(stderr, ": %.0f%% of the %s/s this machine reads",
+                100 * per_second * (double)t->info.token_bytes / t->read_bandwidth,
+                cli_bytes_text(t->read_bandwidth, b));
+    fprintf(stderr, "\nwith    %d threads, %s, seed %" PRIu64 ", logits %016" PRIx64 "%s\n", t->info.threads, t->info.isa,
+            t->seed, s->logits_hash, plain);
+}
+
+cJSON *cli_timings_json(const cli_timings *t)
+{
+    const hearth_stats *s = &t->stats;
+    char hash[32];
+    snprintf(hash, sizeof hash, "%016" PRIx64, s->logits_hash);
+    cJSON *j = cJSON_CreateObject();
+    cJSON_AddNumberToObject(j, "load_seconds", s->load_seconds);
+    cJSON_AddNumberToObject(j, "load_bytes", (double)s->load_bytes);
+    cJSON_AddNumberToObject(j, "prompt_tokens", (double)s->prompt_tokens);
+    cJSON_AddNumberToObject(j, "reused_tokens", (double)s->reused_tokens);
+    cJSON_AddNumberToObject(j, "prompt_seconds", s->prompt_seconds);
+    cJSON_AddNumberToObject(j, "decode_tokens", (double)s->decode_tokens);
+    cJSON_AddNumberToObject(j, "decode_seconds", s->decode_seconds);
+    cJSON_AddNumberToObject(j, "decode_bytes_per_second",
+                            rate((double)s->decode_tokens, s->decode_seconds) * (double)t->info.token_bytes);
+    if (t->read_bandwidth > 0) cJSON_AddNumberToObject(j, "read_bytes_per_second", t->read_bandwidth);
+    cJSON_AddStringToObject(j, "logits_hash", hash);
+    return j;
+}
+
+void cli_print_json(cJSON *object, bool indented)
+{
+    char *text = indented ? cJSON_Print(object) : cJSON_PrintUnformatted(object);
+    if (text) cli_print("%s\n", text);
+    else cli_fail(NULL, "out of memory for the JSON text");
+    cJSON_free(text);
+    cJSON_Delete(object);
+}
+
+cJSON *cli_json_string(const char *bytes, size_t n)
+{
+    cli_text text = {0};
+    cli_text_add(&text, "", 0);
+    for (size_t i = 0; i < n;) {
+        size_t length = cli_character(bytes + i, n - i);
+        if (length && bytes[i]) cli_text_add(&text, bytes + i, length);
+        else cli_text_add(&text, "\xef\xbf\xbd", 3); /* cJSON strings end at a NUL too */
+        i += length ? length : 1;
+    }
+    cJSON *j = cJSON_CreateString(text.data);
+    cli_text_free(&text);
+    return j;
+}
+
+cJSON *cli_model_json(const char *path, const hearth_model_info *info)
+{
+    cJSON *j = cJSON_CreateObject();
+    cJSON_AddItemToObject(j, "file", cli_json_string(path, strlen(path)));
+    if (info->name) cJSON_AddItemToObject(j, "name", cli_json_string(info->name, strlen(info->name)));
+    if (info->architecture) cJSON_AddStringToObject(j, "architecture", info->architecture);
+    cJSON_AddNumberToObject(j, "parameters", (double)info->n_parameters);
+    cJSON_AddNumberToObject(j, "weight_bytes", (double)info->weight_bytes);
+    cJSON_AddNumberToObject(j, "token_bytes", (double)info->token_bytes);
+    cJSON_AddStringToObject(j, "isa", info->isa);
+    cJSON_AddNumberToObject(j, "threads", info->threads);
+    return j;
+}
