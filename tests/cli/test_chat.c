@@ -1,0 +1,93 @@
+/* The chat on a pseudo-terminal: commands, several turns, Ctrl-C, leaving. The small model has no chat template and
+ * talks King James, which is enough to see what the terminal does. */
+#include "tests/support/data.h"
+#include "tests/support/harness.h"
+#include "tests/support/spawn.h"
+
+#include <string.h>
+
+static char model[TEST_PATH_MAX];
+
+static void find_model(void)
+{
+    if (!test_data(model, "models/kjv-relu-7m/kjv-relu-7m-q4.gguf")) model[0] = '\0';
+}
+
+#define NEED_MODEL()                                                                                               \
+    do                                                                                                             \
+        if (!model[0]) cr_skip_test("no models/kjv-relu-7m/kjv-relu-7m-q4.gguf");                                  \
+    while (0)
+
+enum { SECONDS = 60 };
+#define EXPECT(t, what) cr_assert(terminal_expect((t), (what), SECONDS), "no '%s' in: %s", (what), (t)->seen)
+
+Test(chat, commands_turns_and_leaving, .init = find_model)
+{
+    NEED_MODEL();
+    terminal t;
+    cr_assert(terminal_open(&t, (const char *const[]){"run", "-m", model, "--chat-template", "chatml", "-n", "4",
+                                                      "--temp", "0", "--ignore-eos", NULL}));
+    EXPECT(&t, "> ");
+    terminal_type(&t, "/help\n");
+    EXPECT(&t, "/clear");
+    terminal_type(&t, "/stats\n");
+    EXPECT(&t, "0 of 256 tokens of context in use");
+    terminal_type(&t, "In the beginning\n");
+    EXPECT(&t, "stopped after 4 tokens");
+    terminal_type(&t, "Who \\\n");
+    EXPECT(&t, ". ");
+    terminal_type(&t, "art thou?\n");
+    EXPECT(&t, "stopped after 4 tokens");
+    terminal_type(&t, "/retry\n");
+    EXPECT(&t, "stopped after 4 tokens");
+    terminal_type(&t, "/nonsense\n");
+    EXPECT(&t, "unknown command /nonsense");
+    terminal_type(&t, "/clear\n/retry\n");
+    EXPECT(&t, "nothing to answer again");
+    terminal_type(&t, "/exit\n");
+    EXPECT(&t, "more reused"); /* the second turn began with the first */
+    cr_assert_eq(terminal_close(&t), 0);
+}
+
+Test(chat, ctrl_c_stops_the_answer_then_leaves, .init = find_model)
+{
+    NEED_MODEL();
+    terminal t;
+    cr_assert(terminal_open(&t, (const char *const[]){"run", "-m", model, "--chat-template", "chatml", "-c", "65536",
+                                                      "--ignore-eos", "-t", "1", NULL}));
+    EXPECT(&t, "> ");
+    terminal_type(&t, "In the beginning\n");
+    EXPECT(&t, "beginning\r\n");
+    EXPECT(&t, " "); /* the answer has begun */
+    terminal_type(&t, "\x03");
+    EXPECT(&t, "> ");
+    terminal_type(&t, "\x03");
+    cr_assert_eq(terminal_close(&t), 130);
+}
+
+Test(chat, end_of_input_leaves, .init = find_model)
+{
+    NEED_MODEL();
+    terminal t;
+    cr_assert(terminal_open(&t, (const char *const[]){"run", "-m", model, "--chat-template", "chatml", "-q", NULL}));
+    EXPECT(&t, "> ");
+    terminal_type(&t, "\x04");
+    cr_assert_eq(terminal_close(&t), 0);
+}
+
+Test(chat, one_turn_and_unknown_template, .init = find_model)
+{
+    NEED_MODEL();
+    spawned s = test_hearth(NULL, "run", "-m", model, "--chat", "--chat-template", "chatml", "-p", "Who art thou?", "-n",
+                            "8", "-s", "1", "-q", "--ignore-eos");
+    cr_assert_eq(s.code, 0, "%s", s.err);
+    cr_assert(s.out_size > 8, "%s", s.out);
+    spawned_free(&s);
+    s = test_hearth(NULL, "run", "-m", model, "--chat-template", "klingon", "-p", "nuqneH");
+    cr_assert_eq(s.code, 1);
+    cr_assert(strstr(s.err, "klingon"), "%s", s.err);
+    spawned_free(&s);
+    s = test_hearth(NULL, "run", "-m", model, "--chat", "-p", "hello");
+    cr_assert_eq(s.code, 1, "a model without a template: %s", s.out);
+    spawned_free(&s);
+}

@@ -1,0 +1,215 @@
+/* hearth run on the small ReLU model: text, seeds, stop strings, ends, bad files. */
+#include "tests/support/data.h"
+#include "tests/support/harness.h"
+#include "tests/support/spawn.h"
+
+#include <cjson/cJSON.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static char model[TEST_PATH_MAX];
+
+static void find_model(void)
+{
+    if (!test_data(model, "models/kjv-relu-7m/kjv-relu-7m-q4.gguf")) model[0] = '\0';
+}
+
+#define NEED_MODEL()                                                                                               \
+    do                                                                                                             \
+        if (!model[0]) cr_skip_test("no models/kjv-relu-7m/kjv-relu-7m-q4.gguf");                                  \
+    while (0)
+
+#define GREEDY "--temp", "0", "--act", "f32"
+
+/* The continuation that reference-q4.json gives. */
+static const char prompt[] = "In the beginning God";
+static const char greedy[] = " of the world, and in the world, and in the world, and in the world, and in the world, and "
+                             "in the world, and in the";
+
+Test(run, greedy_text_is_the_reference, .init = find_model)
+{
+    NEED_MODEL();
+    spawned s = test_hearth(NULL, "run", "-m", model, "-p", prompt, "-n", "32", GREEDY);
+    cr_assert_eq(s.code, 0, "%s", s.err);
+    cr_assert(strncmp(s.out, greedy, sizeof greedy - 1) == 0 && s.out_size == sizeof greedy, "%s", s.out);
+    cr_assert(strstr(s.err, "prefill") && strstr(s.err, "decode") && strstr(s.err, "load"), "no timings: %s", s.err);
+    spawned_free(&s);
+}
+
+Test(run, prompt_by_file_and_stdin_is_the_same, .init = find_model)
+{
+    NEED_MODEL();
+    char folder[TEST_PATH_MAX], path[TEST_PATH_MAX + 16];
+    test_temp_dir(folder);
+    snprintf(path, sizeof path, "%s/prompt.txt", folder);
+    FILE *file = fopen(path, "w");
+    cr_assert(file != NULL);
+    fprintf(file, "%s\n", prompt);
+    fclose(file);
+    spawned a = test_hearth("In the beginning God\n", "run", "-m", model, "-n", "32", "-q", GREEDY);
+    spawned b = test_hearth(NULL, "run", "-m", model, "-f", path, "-n", "32", "-q", GREEDY);
+    spawned c = test_hearth(prompt, "run", "-m", model, "-f", "-", "-n", "32", "-q", GREEDY);
+    cr_assert_eq(a.code, 0, "%s", a.err);
+    cr_assert(strncmp(a.out, greedy, sizeof greedy - 1) == 0, "%s", a.out);
+    cr_assert_str_eq(a.out, b.out);
+    cr_assert_str_eq(a.out, c.out);
+    cr_assert_str_eq(a.err, "");
+    spawned_free(&a);
+    spawned_free(&b);
+    spawned_free(&c);
+    test_temp_remove(folder);
+}
+
+Test(run, same_seed_same_text, .init = find_model)
+{
+    NEED_MODEL();
+    spawned a = test_hearth(NULL, "run", "-m", model, "-p", prompt, "-n", "40", "-s", "7", "-t", "1", "-q");
+    spawned b = test_hearth(NULL, "run", "-m", model, "-p", prompt, "-n", "40", "-s", "7", "-t", "3", "-q", "-ub", "2");
+    spawned c = test_hearth(NULL, "run", "-m", model, "-p", prompt, "-n", "40", "-s", "8", "-q");
+    cr_assert_eq(a.code, 0, "%s", a.err);
+    cr_assert(a.out_size > 20);
+    cr_assert_str_eq(a.out, b.out);
+    cr_assert_str_neq(a.out, c.out);
+    spawned_free(&a);
+    spawned_free(&b);
+    spawned_free(&c);
+}
+
+Test(run, stops_before_a_stop_string, .init = find_model)
+{
+    NEED_MODEL();
+    spawned s = test_hearth(NULL, "run", "-m", model, "-p", prompt, "-n", "32", "-q", GREEDY, "--stop", "nowhere", "-r",
+                            "rld, and in");
+    cr_assert_eq(s.code, 0, "%s", s.err);
+    cr_assert_str_eq(s.out, " of the wo\n");
+    spawned_free(&s);
+    s = test_hearth(NULL, "run", "-m", model, "-p", prompt, "-q", "-r", "");
+    cr_assert_eq(s.code, 2);
+    cr_assert(strstr(s.err, "--stop"), "%s", s.err);
+    spawned_free(&s);
+}
+
+Test(run, full_context_ends_with_a_note, .init = find_model)
+{
+    NEED_MODEL();
+    spawned s = test_hearth(NULL, "run", "-m", model, "-p", prompt, "-c", "20", GREEDY);
+    cr_assert_eq(s.code, 0, "%s", s.err);
+    cr_assert(strncmp(s.out, greedy, s.out_size - 1) == 0, "%s", s.out);
+    cr_assert(strstr(s.err, "context of 20 tokens is full"), "%s", s.err);
+    spawned_free(&s);
+    s = test_hearth(NULL, "run", "-m", model, "-p", prompt, "-c", "3");
+    cr_assert_eq(s.code, 1);
+    cr_assert(strstr(s.err, "3"), "%s", s.err);
+    cr_assert_str_eq(s.out, "");
+    spawned_free(&s);
+}
+
+Test(run, no_tokens_wanted_no_text, .init = find_model)
+{
+    NEED_MODEL();
+    spawned s = test_hearth(NULL, "run", "-m", model, "-p", prompt, "-n", "0");
+    cr_assert_eq(s.code, 0, "%s", s.err);
+    cr_assert_str_eq(s.out, "");
+    spawned_free(&s);
+}
+
+Test(run, json_has_text_tokens_and_logprobs, .init = find_model)
+{
+    NEED_MODEL();
+    spawned s = test_hearth(NULL, "run", "-m", model, "-p", prompt, "-n", "32", GREEDY, "--json", "--logprobs", "3");
+    cr_assert_eq(s.code, 0, "%s", s.err);
+    cJSON *j = cJSON_Parse(s.out);
+    cr_assert(j != NULL, "%s", s.out);
+    cr_assert_str_eq(cJSON_GetStringValue(cJSON_GetObjectItem(j, "text")), greedy);
+    cr_assert_str_eq(cJSON_GetStringValue(cJSON_GetObjectItem(j, "finish_reason")), "length");
+    cr_assert_eq(cJSON_GetNumberValue(cJSON_GetObjectItem(j, "prompt_tokens")), 5); /* BOS and four */
+    cJSON *tokens = cJSON_GetObjectItem(j, "tokens"), *token;
+    cr_assert_eq(cJSON_GetArraySize(tokens), 32);
+    cr_assert_eq(cJSON_GetNumberValue(cJSON_GetObjectItem(cJSON_GetArrayItem(tokens, 0), "id")), 271);
+    cJSON_ArrayForEach(token, tokens)
+    {
+        cJSON *top = cJSON_GetObjectItem(token, "top"), *first = cJSON_GetArrayItem(top, 0);
+        cr_assert_eq(cJSON_GetArraySize(top), 3);
+        /* Greedy: the chosen one is the likeliest. */
+        cr_assert_eq(cJSON_GetNumberValue(cJSON_GetObjectItem(first, "id")),
+                     cJSON_GetNumberValue(cJSON_GetObjectItem(token, "id")));
+        cr_assert_float_eq(cJSON_GetNumberValue(cJSON_GetObjectItem(first, "logprob")),
+                           cJSON_GetNumberValue(cJSON_GetObjectItem(token, "logprob")), 1e-6);
+    }
+    cJSON_Delete(j);
+    spawned_free(&s);
+}
+
+Test(run, logit_bias_forbids_and_forces, .init = find_model)
+{
+    NEED_MODEL();
+    spawned s = test_hearth(NULL, "run", "-m", model, "-p", prompt, "-n", "4", "--json", GREEDY, "--logit-bias", "271=-inf");
+    cr_assert_eq(s.code, 0, "%s", s.err);
+    cJSON *j = cJSON_Parse(s.out), *tokens = cJSON_GetObjectItem(j, "tokens");
+    cr_assert_neq(cJSON_GetNumberValue(cJSON_GetArrayItem(tokens, 0)), 271);
+    cJSON_Delete(j);
+    spawned_free(&s);
+    s = test_hearth(NULL, "run", "-m", model, "-p", prompt, "-n", "4", "--json", GREEDY, "--logit-bias", "300=1000");
+    j = cJSON_Parse(s.out);
+    tokens = cJSON_GetObjectItem(j, "tokens");
+    for (int i = 0; i < 4; i++) cr_assert_eq(cJSON_GetNumberValue(cJSON_GetArrayItem(tokens, i)), 300);
+    cJSON_Delete(j);
+    spawned_free(&s);
+    s = test_hearth(NULL, "run", "-m", model, "-p", prompt, "--logit-bias", "999999=1");
+    cr_assert_eq(s.code, 2);
+    cr_assert(strstr(s.err, "--logit-bias") && strstr(s.err, "999999=1"), "%s", s.err);
+    spawned_free(&s);
+}
+
+/* A copy of the model, cut or spoiled. */
+static char *spoil(const char *folder, size_t keep, size_t at, int value)
+{
+    static char path[TEST_PATH_MAX + 16];
+    snprintf(path, sizeof path, "%s/bad.gguf", folder);
+    FILE *in = fopen(model, "rb"), *out = fopen(path, "wb");
+    cr_assert(in && out);
+    size_t n = 0;
+    for (int c; n < keep && (c = getc(in)) != EOF; n++) putc(n == at ? value : c, out);
+    fclose(in);
+    fclose(out);
+    return path;
+}
+
+Test(run, cut_and_lying_files_are_refused, .init = find_model)
+{
+    NEED_MODEL();
+    char folder[TEST_PATH_MAX];
+    test_temp_dir(folder);
+    static const struct { size_t keep, at; int value; } bad[] = {
+        {0, 0, 0}, {3, 0, 'G'}, {24, 0, 'G'}, {1000, 0, 'G'}, {100000, 0, 'G'}, {3000000, 0, 'G'},
+        {(size_t)-1, 0, 'X'},  /* magic */
+        {(size_t)-1, 4, 99},   /* version */
+        {(size_t)-1, 15, 255}, /* tensor count: 2^63 */
+        {(size_t)-1, 22, 1},   /* key count */
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        const char *path = spoil(folder, bad[i].keep, bad[i].at, bad[i].value);
+        spawned s = test_hearth(NULL, "run", "-m", path, "-p", prompt, "-n", "2");
+        cr_expect_eq(s.code, 1, "file %zu: exit code %d", i, s.code);
+        cr_expect(strstr(s.err, "bad.gguf"), "file %zu: %s", i, s.err);
+        cr_expect_str_eq(s.out, "");
+        spawned_free(&s);
+    }
+    test_temp_remove(folder);
+}
+
+Test(run, full_disk_is_an_error, .init = find_model)
+{
+    NEED_MODEL();
+    /* The shell gives it /dev/full; a reader that goes away is another matter and quiet. */
+    char command[2 * TEST_PATH_MAX + 200];
+    snprintf(command, sizeof command, "'%s' run -m '%s' -p God -n 8 -s 1 >/dev/full 2>/dev/null", getenv("HEARTH_CLI"),
+             model);
+    int status = system(command);
+    cr_assert_eq(WEXITSTATUS(status), 1);
+    snprintf(command, sizeof command, "'%s' run -m '%s' -p God -n 200 -s 1 -q 2>&1 >/dev/null | grep -c . >/dev/null",
+             getenv("HEARTH_CLI"), model);
+    cr_assert_neq(WEXITSTATUS(system(command)), 0, "quiet runs say nothing on stderr");
+}

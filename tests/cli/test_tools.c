@@ -1,0 +1,223 @@
+/* tokenize, inspect, synth, eval and bench on small files. */
+#include "tests/support/data.h"
+#include "tests/support/harness.h"
+#include "tests/support/spawn.h"
+
+#include <cjson/cJSON.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static char model[TEST_PATH_MAX], vocab[TEST_PATH_MAX], text[TEST_PATH_MAX];
+
+static void find_data(void)
+{
+    if (!test_data(model, "models/kjv-relu-7m/kjv-relu-7m-q4.gguf")) model[0] = '\0';
+    if (!test_data(text, "models/kjv-relu-7m/valid.txt")) text[0] = '\0';
+    if (!test_data(vocab, "tokenizers/gpt-2.gguf")) vocab[0] = '\0';
+}
+
+#define NEED(path)                                                                                                 \
+    do                                                                                                             \
+        if (!path[0]) cr_skip_test("no " #path " in the test data");                                               \
+    while (0)
+
+static double number(const cJSON *j, const char *a, const char *b)
+{
+    const cJSON *at = cJSON_GetObjectItem(j, a);
+    if (b) at = cJSON_GetObjectItem(at, b);
+    cr_assert(cJSON_IsNumber(at), "no number %s%s%s", a, b ? "." : "", b ? b : "");
+    return cJSON_GetNumberValue(at);
+}
+
+/* ---- tokenize ------------------------------------------------------------------------------------------------- */
+
+Test(tools, tokenize_both_ways, .init = find_data)
+{
+    NEED(vocab);
+    static const char sample[] = "Hello, wörld! 3 \xf0\x9f\x99\x82\n\tx ";
+    spawned ids = test_hearth(sample, "tokenize", "-m", vocab, "--ids");
+    cr_assert_eq(ids.code, 0, "%s", ids.err);
+    spawned back = test_hearth(ids.out, "tokenize", "-m", vocab, "--decode");
+    cr_assert_eq(back.code, 0, "%s", back.err);
+    cr_assert_str_eq(back.out, sample);
+    spawned lines = test_hearth(sample, "tokenize", "-m", vocab);
+    cr_assert(strstr(lines.out, "'Hello'") && strstr(lines.out, "'\\n'"), "%s", lines.out);
+    int n_lines = 0, n_ids = 1;
+    for (char *c = lines.out; *c; c++) n_lines += *c == '\n';
+    for (char *c = ids.out; *c; c++) n_ids += *c == ' ';
+    cr_assert_eq(n_lines, n_ids);
+    spawned_free(&ids);
+    spawned_free(&back);
+    spawned_free(&lines);
+}
+
+/* Each text of the vectors through the command, as a whole file and by -f. */
+Test(tools, tokenize_a_vector, .init = find_data)
+{
+    NEED(vocab);
+    spawned s = test_hearth(NULL, "tokenize", "-m", vocab, "--ids", "-p", "Hello World");
+    cr_assert_eq(s.code, 0, "%s", s.err);
+    cr_assert_str_eq(s.out, "15496 2159\n");
+    spawned_free(&s);
+    s = test_hearth(NULL, "tokenize", "-m", vocab, "--ids", "-e", "-p", "\\n");
+    cr_assert_str_eq(s.out, "198\n");
+    spawned_free(&s);
+    s = test_hearth("", "tokenize", "-m", vocab, "--ids");
+    cr_assert_eq(s.code, 0, "%s", s.err);
+    cr_assert_str_eq(s.out, "\n");
+    spawned_free(&s);
+}
+
+Test(tools, tokenize_refuses_what_is_no_id, .init = find_data)
+{
+    NEED(vocab);
+    static const char *const bad[] = {"1 2 x", "99999999", "-1", "1.5", "18446744073709551616"};
+    for (int i = 0; i < 5; i++) {
+        spawned s = test_hearth(bad[i], "tokenize", "-m", vocab, "--decode");
+        cr_expect_eq(s.code, 1, "%s", bad[i]);
+        cr_expect(strstr(s.err, "no token id"), "%s: %s", bad[i], s.err);
+        spawned_free(&s);
+    }
+}
+
+/* ---- inspect, synth ------------------------------------------------------------------------------------------- */
+
+Test(tools, inspect_lists_tensors, .init = find_data)
+{
+    NEED(model);
+    spawned s = test_hearth(NULL, "inspect", model);
+    cr_assert_eq(s.code, 0, "%s", s.err);
+    cr_assert(strstr(s.out, "blk.0.ffn_gate.weight") && strstr(s.out, "hearth.ffn.activation"), "%s", s.out);
+    spawned_free(&s);
+    s = test_hearth(NULL, "inspect", model, "--json");
+    cr_assert_eq(s.code, 0, "%s", s.err);
+    cJSON *j = cJSON_Parse(s.out);
+    cr_assert(cJSON_IsObject(j));
+    cJSON_Delete(j);
+    spawned_free(&s);
+}
+
+Test(tools, synth_makes_a_model_that_runs)
+{
+    char folder[TEST_PATH_MAX], a[TEST_PATH_MAX + 16], b[TEST_PATH_MAX + 16];
+    test_temp_dir(folder);
+    snprintf(a, sizeof a, "%s/a.gguf", folder);
+    snprintf(b, sizeof b, "%s/b.gguf", folder);
+    spawned s = test_hearth(NULL, "synth", "-o", a, "--shape", "tiny", "--type", "q4_0", "-s", "5", "-q");
+    cr_assert_eq(s.code, 0, "%s", s.err);
+    spawned_free(&s);
+    s = test_hearth(NULL, "synth", "-o", b, "--shape", "tiny", "--type", "q4_0", "-s", "5", "-q");
+    cr_assert_eq(s.code, 0, "%s", s.err);
+    spawned_free(&s);
+    char command[3 * TEST_PATH_MAX];
+    snprintf(command, sizeof command, "cmp -s '%s' '%s'", a, b);
+    cr_assert_eq(system(command), 0, "the same seed gives the same file");
+    s = test_hearth(NULL, "run", "-m", a, "-p", "x", "-n", "8", "--temp", "0", "--ignore-eos", "--json", "-q");
+    cr_assert_eq(s.code, 0, "%s", s.err);
+    cJSON *j = cJSON_Parse(s.out);
+    cr_assert_eq(number(j, "completion_tokens", NULL), 8);
+    cJSON_Delete(j);
+    spawned_free(&s);
+    s = test_hearth(NULL, "bench", "-m", a, "-p", "16", "-n", "8", "-r", "2", "--json", "-q");
+    cr_assert_eq(s.code, 0, "%s", s.err);
+    j = cJSON_Parse(s.out);
+    cr_assert_gt(number(j, "read_bytes_per_second_before", NULL), 1e8);
+    cJSON *results = cJSON_GetObjectItem(j, "results");
+    cr_assert_eq(cJSON_GetArraySize(results), 2);
+    for (int i = 0; i < 2; i++) {
+        cJSON *r = cJSON_GetArrayItem(results, i);
+        cr_assert_gt(number(r, "tokens_per_second", NULL), 0);
+        cr_assert_leq(number(r, "slowest", NULL), number(r, "tokens_per_second", NULL));
+        cr_assert_geq(number(r, "fastest", NULL), number(r, "tokens_per_second", NULL));
+        cr_assert_eq(cJSON_GetArraySize(cJSON_GetObjectItem(r, "seconds")), 2);
+    }
+    cJSON_Delete(j);
+    spawned_free(&s);
+    test_temp_remove(folder);
+}
+
+/* ---- eval ----------------------------------------------------------------------------------------------------- */
+
+/* reference-q4.json: 42.038356 over the 5012 tokens of the first 20,480 bytes. */
+Test(tools, perplexity_is_the_reference, .init = find_data)
+{
+    NEED(model);
+    NEED(text);
+    spawned s = test_hearth(NULL, "eval", "-m", model, "-f", text, "--bytes", "20480", "--act", "f32", "--json");
+    cr_assert_eq(s.code, 0, "%s", s.err);
+    cJSON *j = cJSON_Parse(s.out);
+    cr_assert_eq(number(j, "scored_tokens", NULL), 5012);
+    double value = number(j, "model", "perplexity");
+    cr_assert(fabs(value / 42.038356 - 1) < 1e-3, "perplexity %.6f", value);
+    double error = number(j, "model", "perplexity_error");
+    cr_assert(error > 0.5 && error < 3, "standard error %.6f", error);
+    cJSON_Delete(j);
+    spawned_free(&s);
+}
+
+Test(tools, comparison_of_a_setting_with_itself_and_another, .init = find_data)
+{
+    NEED(model);
+    NEED(text);
+    char folder[TEST_PATH_MAX], dump[TEST_PATH_MAX + 16];
+    test_temp_dir(folder);
+    snprintf(dump, sizeof dump, "%s/dump.jsonl", folder);
+    spawned s = test_hearth(NULL, "eval", "-m", model, "-f", text, "--bytes", "3000", "--json", "--against", model,
+                            "--dump", dump);
+    cr_assert_eq(s.code, 0, "%s", s.err);
+    cJSON *j = cJSON_Parse(s.out);
+    cr_assert_eq(number(j, "comparison", "top1_agreement"), 1);
+    cr_assert(fabs(number(j, "comparison", "kl_max")) < 1e-12);
+    cr_assert_eq(number(j, "comparison", "logprob_difference_mean"), 0);
+    double scored = number(j, "scored_tokens", NULL), nll = number(j, "model", "mean_nll");
+    cJSON_Delete(j);
+    spawned_free(&s);
+
+    /* The dump has a line a token, and its mean is the mean. */
+    FILE *file = fopen(dump, "r");
+    cr_assert(file != NULL);
+    char line[512];
+    double sum = 0;
+    int lines = 0;
+    for (; fgets(line, sizeof line, file); lines++) {
+        cJSON *entry = cJSON_Parse(line);
+        cr_assert(entry != NULL, "%s", line);
+        cr_assert_leq(number(entry, "logprob", NULL), number(entry, "top_logprob", NULL) + 1e-6);
+        cr_assert_eq(number(entry, "at", NULL), lines);
+        sum -= number(entry, "logprob", NULL);
+        cJSON_Delete(entry);
+    }
+    fclose(file);
+    cr_assert_eq(lines, scored);
+    cr_assert_float_eq(sum / lines, nll, 1e-6);
+    test_temp_remove(folder);
+
+    /* 8 bits against 32: close, not the same. */
+    s = test_hearth(NULL, "eval", "-m", model, "-f", text, "--bytes", "3000", "--json", "--against-act", "f32");
+    cr_assert_eq(s.code, 0, "%s", s.err);
+    j = cJSON_Parse(s.out);
+    double kl = number(j, "comparison", "kl_mean");
+    cr_assert(kl > 0 && kl < 0.01, "KL %g", kl);
+    cr_assert_gt(number(j, "comparison", "top1_agreement"), 0.95);
+    cJSON_Delete(j);
+    spawned_free(&s);
+}
+
+Test(tools, windows_of_llama_score_the_second_halves, .init = find_data)
+{
+    NEED(model);
+    NEED(text);
+    spawned s = test_hearth(NULL, "eval", "-m", model, "-f", text, "--windows", "llama", "-c", "128", "--max-windows", "3",
+                            "--json");
+    cr_assert_eq(s.code, 0, "%s", s.err);
+    cJSON *j = cJSON_Parse(s.out);
+    cr_assert_eq(number(j, "scored_tokens", NULL), 3 * 63); /* 128 - 64 - 1 each */
+    cJSON_Delete(j);
+    spawned_free(&s);
+    s = test_hearth(NULL, "eval", "-m", model, "-p", "In the", "--windows", "llama");
+    cr_assert_eq(s.code, 1);
+    cr_assert(strstr(s.err, "too short"), "%s", s.err);
+    spawned_free(&s);
+}

@@ -1,0 +1,172 @@
+/* What the command says when it is used wrongly, and about itself. No model is needed. */
+#include "tests/support/data.h"
+#include "tests/support/harness.h"
+#include "tests/support/spawn.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const char *const commands[] = {"run", "bench", "eval", "inspect", "synth", "tokenize"};
+enum { N_COMMANDS = sizeof commands / sizeof *commands };
+
+Test(usage, overview_lists_every_command)
+{
+    spawned s = test_hearth(NULL, "--help");
+    cr_assert_eq(s.code, 0);
+    cr_assert_str_eq(s.err, "");
+    for (int i = 0; i < N_COMMANDS; i++) cr_assert(strstr(s.out, commands[i]), "no %s in the overview", commands[i]);
+    spawned_free(&s);
+}
+
+Test(usage, version_names_itself)
+{
+    spawned s = test_hearth(NULL, "--version");
+    cr_assert_eq(s.code, 0);
+    cr_assert(strncmp(s.out, "hearth ", 7) == 0, "%s", s.out);
+    spawned_free(&s);
+}
+
+Test(usage, help_of_each_command_in_three_ways)
+{
+    for (int i = 0; i < N_COMMANDS; i++) {
+        spawned a = test_hearth(NULL, commands[i], "--help"), b = test_hearth(NULL, "help", commands[i]),
+                c = test_hearth(NULL, commands[i], "-h");
+        cr_assert_eq(a.code, 0);
+        cr_assert(strncmp(a.out, "usage: hearth ", 14) == 0, "%s", a.out);
+        cr_assert(strstr(a.out, commands[i]));
+        cr_assert_str_eq(a.out, b.out);
+        cr_assert_str_eq(a.out, c.out);
+        spawned_free(&a);
+        spawned_free(&b);
+        spawned_free(&c);
+    }
+}
+
+Test(usage, no_command_and_unknown_command)
+{
+    spawned s = test_hearth(NULL, NULL);
+    cr_assert_eq(s.code, 2);
+    spawned_free(&s);
+    s = test_hearth(NULL, "bake");
+    cr_assert_eq(s.code, 2);
+    cr_assert(strstr(s.err, "'bake'"), "%s", s.err);
+    for (int i = 0; i < N_COMMANDS; i++) cr_assert(strstr(s.err, commands[i]), "%s is not offered", commands[i]);
+    cr_assert_str_eq(s.out, "");
+    spawned_free(&s);
+}
+
+/* Every wrong argument: exit code 2, nothing on stdout, a text that names the flag and, if there is one, the value. */
+Test(usage, wrong_arguments_are_named)
+{
+    static const struct { const char *argument[8], *names[2]; } wrong[] = {
+        {{"run", "--nope"}, {"--nope"}},
+        {{"run", "-Z"}, {"-Z"}},
+        {{"run", "-m"}, {"--model", "needs a value"}},
+        {{"run", "-p", "x"}, {"--model"}},
+        {{"run", "-m", "m", "-p", "x", "--temp=abc"}, {"--temp", "'abc'"}},
+        {{"run", "--temp", "-1"}, {"--temp", "-1"}},
+        {{"run", "--temp", "nan"}, {"--temp", "nan"}},
+        {{"run", "--top-p", "1.5"}, {"--top-p", "1.5"}},
+        {{"run", "--min-p", "2"}, {"--min-p", "2"}},
+        {{"run", "--top-k", "-3"}, {"--top-k", "-3"}},
+        {{"run", "--top-k", "3.5"}, {"--top-k", "3.5"}},
+        {{"run", "-t", "many"}, {"--threads", "'many'"}},
+        {{"run", "-t", "5000"}, {"--threads", "5000"}},
+        {{"run", "-t", "-1"}, {"--threads", "-1"}},
+        {{"run", "-c", "99999999999999999999"}, {"--ctx-size", "99999999999999999999"}},
+        {{"run", "-n", "-2"}, {"--n-predict", "-2"}},
+        {{"run", "-n", ""}, {"--n-predict", "''"}},
+        {{"run", "-b", "x"}, {"--batch-size", "'x'"}},
+        {{"run", "-ub", "x"}, {"--ubatch-size", "'x'"}},
+        {{"run", "-s", "-5"}, {"--seed", "'-5'"}},
+        {{"run", "-ctk", "q9"}, {"--cache-type-k", "'q9'"}},
+        {{"run", "-ctv", "q9"}, {"--cache-type-v", "'q9'"}},
+        {{"run", "--act", "int3"}, {"--act", "'int3'"}},
+        {{"run", "--isa", "neon"}, {"--isa", "'neon'"}},
+        {{"run", "--load", "magic"}, {"--load", "'magic'"}},
+        {{"run", "--device", "tpu"}, {"--device", "'tpu'"}},
+        {{"run", "--logprobs", "21"}, {"--logprobs", "21"}},
+        {{"run", "--ignore-eos=1"}, {"--ignore-eos", "no value"}},
+        {{"run", "--repeat-last-n", "-2"}, {"--repeat-last-n", "-2"}},
+        {{"run", "-m", "m", "-p", "x", "extra"}, {"'extra'"}},
+        {{"run", "-m", "m", "-p", "x", "-fy"}, {"--prompt", "--file"}},
+        {{"bench"}, {"--model"}},
+        {{"bench", "-r", "0"}, {"--repetitions", "0"}},
+        {{"bench", "-m", "m", "-p0", "-n0"}, {"-p 0"}},
+        {{"bench", "-m", "m", "-c", "100"}, {"--ctx-size", "100"}},
+        {{"bench", "--kernels", "--columns", "0"}, {"--columns", "0"}},
+        {{"bench", "--kernels", "--thread-counts", "1,x"}, {"--thread-counts", "'x'"}},
+        {{"eval", "-f", "x"}, {"--model"}},
+        {{"eval", "-m", "m", "--windows", "doors"}, {"--windows", "'doors'"}},
+        {{"eval", "--window", "1"}, {"--window", "1"}},
+        {{"eval", "--against-act", "q3"}, {"--against-act", "'q3'"}},
+        {{"inspect"}, {"FILE"}},
+        {{"inspect", "a", "b"}, {"'b'"}},
+        {{"synth", "--shape", "7b"}, {"--output"}},
+        {{"synth", "-o", "x", "--layers", "0"}, {"--layers", "0"}},
+        {{"synth", "-o", "x", "--activation", "tanh"}, {"--activation", "'tanh'"}},
+        {{"tokenize", "-p", "x"}, {"--model"}},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        spawned s = test_hearth_full(wrong[i].argument, NULL, NULL);
+        const char *last = wrong[i].argument[1] ? wrong[i].argument[1] : "";
+        cr_expect_eq(s.code, 2, "%s %s: exit code %d", wrong[i].argument[0], last, s.code);
+        cr_expect_str_eq(s.out, "", "%s %s: %s", wrong[i].argument[0], last, s.out);
+        for (int k = 0; k < 2 && wrong[i].names[k]; k++)
+            cr_expect(strstr(s.err, wrong[i].names[k]), "no '%s' in: %s", wrong[i].names[k], s.err);
+        spawned_free(&s);
+    }
+}
+
+Test(usage, environment_is_read_and_named)
+{
+    static const char *const bad[] = {"HEARTH_THREADS=lots", NULL};
+    spawned s = test_hearth_full((const char *const[]){"run", "-p", "x", NULL}, NULL, bad);
+    cr_assert_eq(s.code, 2);
+    cr_assert(strstr(s.err, "HEARTH_THREADS") && strstr(s.err, "'lots'"), "%s", s.err);
+    spawned_free(&s);
+
+    /* The model comes from the environment; the command line wins over it. */
+    static const char *const model[] = {"HEARTH_MODEL=/nowhere/from-environment.gguf", NULL};
+    s = test_hearth_full((const char *const[]){"run", "-p", "x", NULL}, NULL, model);
+    cr_assert_eq(s.code, 1);
+    cr_assert(strstr(s.err, "from-environment.gguf"), "%s", s.err);
+    spawned_free(&s);
+    s = test_hearth_full((const char *const[]){"run", "-p", "x", "-m", "/nowhere/given.gguf", NULL}, NULL, model);
+    cr_assert_eq(s.code, 1);
+    cr_assert(strstr(s.err, "given.gguf") && !strstr(s.err, "from-environment"), "%s", s.err);
+    spawned_free(&s);
+}
+
+Test(usage, missing_files_are_named)
+{
+    static const char *const arguments[][8] = {
+        {"run", "-m", "/nowhere/a.gguf", "-p", "x"},   {"bench", "-m", "/nowhere/a.gguf"},
+        {"eval", "-m", "/nowhere/a.gguf", "-p", "x"},  {"inspect", "/nowhere/a.gguf"},
+        {"tokenize", "-m", "/nowhere/a.gguf", "-p", "x"}, {"synth", "-o", "/nowhere/a.gguf", "--shape", "tiny"},
+        {"run", "-m", "m", "-f", "/nowhere/a.gguf"},
+    };
+    for (size_t i = 0; i < sizeof arguments / sizeof *arguments; i++) {
+        spawned s = test_hearth_full(arguments[i], NULL, NULL);
+        cr_expect_eq(s.code, 1, "%s: exit code %d, %s", arguments[i][0], s.code, s.err);
+        cr_expect(strstr(s.err, "/nowhere/a.gguf"), "%s: %s", arguments[i][0], s.err);
+        spawned_free(&s);
+    }
+}
+
+/* The manual page of the repository is what the option tables say. */
+Test(usage, manual_page_is_current)
+{
+    char path[TEST_PATH_MAX];
+    snprintf(path, sizeof path, "%s/docs/hearth.1", HEARTH_TEST_SOURCE);
+    FILE *file = fopen(path, "r");
+    cr_assert(file != NULL, "%s cannot be opened", path);
+    static char kept[1 << 18];
+    size_t n = fread(kept, 1, sizeof kept - 1, file);
+    fclose(file);
+    kept[n] = '\0';
+    spawned s = test_hearth(NULL, "help", "--man");
+    cr_assert_eq(s.code, 0);
+    cr_assert(strcmp(kept, s.out) == 0, "make it anew: hearth help --man > docs/hearth.1");
+    spawned_free(&s);
+}
