@@ -115,8 +115,6 @@ static void tile_several(const tile_type *t, const tile_rows *tile, const tile_a
     }
 }
 
-TILE_INLINE __mmask16 rows_mask(int64_t rows) { return rows >= TILE_ROWS ? 0xffff : (__mmask16)((1u << rows) - 1); }
-
 /* Blocks [first, first + blocks) of all rows; the sums so far are in y. */
 static void segment_q8(const tile_type *t, float *y, int64_t y_stride, const char *w, size_t row_bytes, int64_t rows,
                        const void *x, size_t x_bytes, int64_t n, int64_t cols, int64_t first, int64_t blocks)
@@ -139,7 +137,7 @@ static void segment_q8(const tile_type *t, float *y, int64_t y_stride, const cha
     for (int64_t r = 0; r < rows; r += TILE_ROWS) {
         tile_rows tile;
         tile_set(&tile, w + (size_t)r * row_bytes, row_bytes, rows - r);
-        __mmask16 mask = rows_mask(rows - r);
+        __mmask16 mask = lanes_mask(rows - r);
         __m512 acc[HT_DECODE_COLUMNS];
         for (int64_t c = 0; c < n; c++)
             acc[c] = first == 0 ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(mask, y + c * y_stride + r);
@@ -195,7 +193,7 @@ static void dot_f32(const tile_type *t, float *y, int64_t y_stride, const void *
     for (int64_t r = 0; r < rows; r += TILE_ROWS) {
         tile_rows tile;
         tile_set(&tile, (const char *)w + (size_t)r * row_bytes, row_bytes, rows - r);
-        __mmask16 mask = rows_mask(rows - r);
+        __mmask16 mask = lanes_mask(rows - r);
         for (int64_t begin = 0; begin < n; begin += HT_DECODE_COLUMNS) {
             int64_t some = n - begin < HT_DECODE_COLUMNS ? n - begin : HT_DECODE_COLUMNS;
             __m512 acc[HT_DECODE_COLUMNS];

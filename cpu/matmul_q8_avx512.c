@@ -144,9 +144,8 @@ static void run(const tile_type *t, float *y, int64_t y_stride, const void *w, s
         for (int64_t c = 0; c < n; c += TILE_COLUMNS) {
             const char *columns = (const char *)packed + (size_t)(c / TILE_COLUMNS) * tile_bytes;
             for (int64_t s = r; s < end; s += TILE_ROWS) {
-                __mmask16 mask = rows - s >= TILE_ROWS ? 0xffff : (__mmask16)((1u << (rows - s)) - 1);
-                product(stored + (s - r) / TILE_ROWS * vectors, columns, blocks, y + c * y_stride + s, y_stride, mask,
-                        n - c);
+                product(stored + (s - r) / TILE_ROWS * vectors, columns, blocks, y + c * y_stride + s, y_stride,
+                        lanes_mask(rows - s), n - c);
             }
         }
     }

@@ -49,6 +49,23 @@ void ht_kernels_dot_quant_avx512(ht_kernels *k);
 void ht_kernels_matmul_q8_avx512(ht_kernels *k);
 void ht_kernels_matmul_f32_avx512(ht_kernels *k);
 
+/* 16 weights of a float type at column k; lanes past the end are zero and not read. */
+TILE_INLINE __m512 load_floats(ht_type type, const void *row, int64_t k, __mmask16 mask)
+{
+    if (type == HT_F32)
+        return _mm512_maskz_loadu_ps(mask, (const char *)row + 4 * k);
+    __m256i half = _mm256_maskz_loadu_epi16(mask, (const char *)row + 2 * k);
+    if (type == HT_F16)
+        return _mm512_cvtph_ps(half);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+}
+
+/* The first `rows` lanes. */
+TILE_INLINE __mmask16 lanes_mask(int64_t rows)
+{
+    return rows >= TILE_ROWS ? 0xffff : rows <= 0 ? 0 : (__mmask16)((1u << rows) - 1);
+}
+
 TILE_INLINE __m512i column_dword(const int8_t *q)
 {
     int32_t v;
