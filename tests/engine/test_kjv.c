@@ -66,8 +66,8 @@ static int32_t read_ids(const cJSON *array, int32_t *ids, int32_t room)
 
 /* ---- logits --------------------------------------------------------------------------------------------- */
 
-/* The largest error of a logit among the 20 highest, relative to it, and that of their length. */
-static double logits_error(const subject *s, const cJSON *c)
+/* The largest error of a logit among the 20 highest, relative to it, or to the highest; and that of their length. */
+static double logits_error(const subject *s, const cJSON *c, bool to_highest)
 {
     const float *l = hearth_session_logits(s->session);
     const cJSON *ids = cJSON_GetObjectItem(c, "top20_ids"), *values = cJSON_GetObjectItem(c, "top20_logits");
@@ -75,14 +75,15 @@ static double logits_error(const subject *s, const cJSON *c)
 
     for (int i = 0; i < cJSON_GetArraySize(ids); i++) {
         double want = cJSON_GetArrayItem(values, i)->valuedouble, got = l[cJSON_GetArrayItem(ids, i)->valueint];
-        worst = fmax(worst, fabs(got - want) / fabs(want));
+        worst = fmax(worst, fabs(got - want) / fabs(to_highest ? cJSON_GetArrayItem(values, 0)->valuedouble : want));
     }
     for (int32_t i = 0; i < hearth_vocab_size(hearth_engine_vocab(s->engine)); i++) square += (double)l[i] * l[i];
     return fmax(worst, fabs(sqrt(square) - want_l2) / want_l2);
 }
 
 /* All cases: the prompt's ids, the logits, and the greedy continuation. */
-static void check_cases(const char *gguf, const char *json, hearth_options options, double limit, bool greedy)
+static void check_cases(const char *gguf, const char *json, hearth_options options, double limit, bool greedy,
+                        bool to_highest)
 {
     subject s = open_subject(gguf, json, options);
     hearth_error error = {0};
@@ -102,7 +103,7 @@ static void check_cases(const char *gguf, const char *json, hearth_options optio
         int64_t n_got = hearth_encode(hearth_engine_vocab(s.engine), prompt, strlen(prompt), HEARTH_BOS, got, 256, &error);
         cr_assert(n_got == n && !memcmp(got, want, (size_t)n * sizeof *got), "'%s': other ids", prompt);
         cr_assert(hearth_session_sync(s.session, got, n, &error) == 0, "%s", error.text);
-        worst = fmax(worst, logits_error(&s, c));
+        worst = fmax(worst, logits_error(&s, c, to_highest));
         for (int32_t i = 0; greedy && i < n_greedy; i++) {
             int32_t id = hearth_sample(sampler, s.session, NULL);
             cr_assert_eq(id, greedy_ids[i], "'%s': token %d of the continuation is %d, not %d", prompt, i, id, greedy_ids[i]);
@@ -120,18 +121,27 @@ static void check_cases(const char *gguf, const char *json, hearth_options optio
 #define F16 FOLDER "kjv-relu-7m-f16.gguf", FOLDER "reference.json"
 #define Q4 FOLDER "kjv-relu-7m-q4.gguf", FOLDER "reference-q4.json"
 
-Test(kjv, f16_logits, .timeout = 120) { check_cases(F16, (hearth_options){.activations = "f32"}, 1e-3, true); }
-Test(kjv, f16_logits_f32_cache, .timeout = 120)
+/* With the cache in F32, as the reference computes: a logit is right by itself. */
+Test(kjv, f16_logits, .timeout = 120)
 {
-    check_cases(F16, (hearth_options){.activations = "f32", .k_type = "f32", .v_type = "f32"}, 1e-4, true);
+    check_cases(F16, (hearth_options){.activations = "f32", .k_type = "f32", .v_type = "f32"}, 1e-4, true, false);
 }
-Test(kjv, q4_logits, .timeout = 120) { check_cases(Q4, (hearth_options){.activations = "f32"}, 1e-3, true); }
+/* The default cache rounds K and V to 11 bits: small logits move by more of themselves than 1e-3, so they are held
+ * against the highest. */
+Test(kjv, f16_logits_f16_cache, .timeout = 120)
+{
+    check_cases(F16, (hearth_options){.activations = "f32"}, 5e-4, true, true);
+}
+Test(kjv, q4_logits, .timeout = 120)
+{
+    check_cases(Q4, (hearth_options){.activations = "f32", .k_type = "f32", .v_type = "f32"}, 1e-4, true, false);
+}
 Test(kjv, q4_logits_reference_kernels, .timeout = 120)
 {
-    check_cases(Q4, (hearth_options){.activations = "f32", .isa = "ref"}, 1e-3, true);
+    check_cases(Q4, (hearth_options){.activations = "f32", .isa = "ref"}, 5e-4, true, true);
 }
 /* With 8-bit activations rounding is real: no bit of it is tested here but its size. */
-Test(kjv, q4_logits_q8, .timeout = 120) { check_cases(Q4, (hearth_options){.activations = "q8"}, 0.3, false); }
+Test(kjv, q4_logits_q8, .timeout = 120) { check_cases(Q4, (hearth_options){.activations = "q8"}, 0.03, false, true); }
 
 /* ---- perplexity ----------------------------------------------------------------------------------------- */
 
@@ -178,6 +188,9 @@ static double perplexity(const subject *s)
 
 static void check_perplexity(const char *gguf, const char *json, hearth_options options, double limit)
 {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    cr_skip_test("5012 tokens take too long under a sanitizer");
+#endif
     subject s = open_subject(gguf, json, options);
     if (s.absent) cr_skip_test("no " FOLDER);
     double want = cJSON_GetObjectItem(cJSON_GetObjectItem(s.reference, "perplexity"), "value")->valuedouble;
