@@ -6,14 +6,14 @@
 
 #if defined(__AVX512VBMI__)
 
-TILE_INLINE void tile_prefetch(ht_type type, const tile_rows *tile, const tile_ahead *a, size_t at)
+/* The lines that begin in the next `bytes` of every row, `ahead` bytes on. */
+TILE_INLINE void tile_prefetch(const tile_rows *tile, const tile_ahead *a, size_t at, size_t bytes)
 {
-    size_t to = at + a->ahead;
-    if (to >= a->wrap)
-        to += a->jump;
-    for (size_t line = 0; line < (unpack_group_bytes(type) + 63) / 64; line++) {
+    for (size_t line = (at + 63) & ~(size_t)63; line < at + bytes; line += 64) {
+        size_t to = line + a->ahead;
+        to += to >= a->wrap ? a->jump : 0;
         TILE_UNROLL for (int r = 0; r < TILE_ROWS; r++)
-            _mm_prefetch((const char *)((uintptr_t)tile->row[r] + to + 64 * line), _MM_HINT_T0);
+            _mm_prefetch((const char *)((uintptr_t)tile->row[r] + to), _MM_HINT_T0);
     }
 }
 
@@ -41,7 +41,7 @@ TILE_INLINE void tile_one(ht_type type, const tile_rows *tile, const tile_ahead 
     int64_t b = 0;
     size_t at = 0;
     for (; b + group <= blocks; b += group, at += unpack_group_bytes(type)) {
-        tile_prefetch(type, tile, ahead, at);
+        tile_prefetch(tile, ahead, at, unpack_group_bytes(type));
         one_group(type, tile, at, group, q + b * HT_QK, d + b, aux + b * halves, &acc);
     }
     if (unpack_is_small(type) && group > 1 && b < blocks) {

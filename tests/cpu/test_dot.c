@@ -345,6 +345,30 @@ static void check_rows(ht_isa isa)
 Test(dot, rows_avx2, .timeout = 60) { check_rows(HT_ISA_AVX2); }
 Test(dot, rows_avx512, .timeout = 60) { check_rows(HT_ISA_AVX512); }
 
+/* From AVX2 on no entry is the reference any more. */
+Test(dot, every_entry_is_overridden)
+{
+    static ht_kernels ref;
+    ht_kernels_init(&ref, HT_ISA_REF);
+    for (int isa = HT_ISA_AVX2; isa <= (int)ht_isa_detect(); isa++) {
+        static ht_kernels k;
+        ht_kernels_init(&k, (ht_isa)isa);
+        for (int type = 0; type < HT_TYPE_COUNT; type++) {
+            const ht_type_info *info = ht_type_get((uint32_t)type);
+            if (!info)
+                continue;
+            for (int mode = 0; mode < 2; mode++) {
+                cr_expect(k.dot[type][mode] != ref.dot[type][mode], "%s %s dot[%d]", ht_isa_name(k.isa), info->name,
+                          mode);
+                cr_expect(k.matmul[type][mode].run != ref.matmul[type][mode].run, "%s %s matmul[%d]",
+                          ht_isa_name(k.isa), info->name, mode);
+            }
+            cr_expect(k.expand[type] != ref.expand[type], "%s %s expand", ht_isa_name(k.isa), info->name);
+        }
+        cr_expect(k.act_quantize != ref.act_quantize, "%s act_quantize", ht_isa_name(k.isa));
+    }
+}
+
 Test(dot, isa_names)
 {
     for (int i = 0; i < HT_ISA_COUNT; i++) {

@@ -1,0 +1,117 @@
+/* The decode class with float weights, AVX2: four rows at a time, lanes along the columns, so that four streams
+ * of weights meet each load of x. A row's sum has 8 lanes, added at the end by a fixed tree.
+ */
+#include "cpu/tile_avx2.h"
+
+enum { GROUP = 4, AHEAD = 2048 /* bytes of a row to prefetch ahead */ };
+
+TILE_INLINE int64_t weight_bytes(ht_type type) { return type == HT_F32 ? 4 : 2; }
+
+/* NR rows . NC columns; both are constants. */
+TILE_INLINE void float_tile(ht_type type, int nr, int nc, float *y, int64_t y_stride, const char *w, size_t row_bytes,
+                            const char *x, size_t x_bytes, int64_t cols)
+{
+    __m256 acc[GROUP][2];
+    TILE_UNROLL for (int r = 0; r < nr; r++)
+        TILE_UNROLL for (int c = 0; c < nc; c++)
+            acc[r][c] = _mm256_setzero_ps();
+    for (int64_t k = 0; k < cols; k += 8) {
+        const int64_t lanes = cols - k;
+        __m256 v[GROUP];
+        if (k * weight_bytes(type) % 64 == 0) {
+            size_t to = (size_t)(k * weight_bytes(type)) + AHEAD;
+            to += to >= row_bytes ? (size_t)(nr - 1) * row_bytes : 0; /* on to the next rows */
+            TILE_UNROLL for (int r = 0; r < nr; r++)
+                _mm_prefetch((const char *)((uintptr_t)w + (size_t)r * row_bytes + to), _MM_HINT_T0);
+        }
+        TILE_UNROLL for (int r = 0; r < nr; r++)
+            v[r] = load_floats(type, w + (size_t)r * row_bytes, k, lanes);
+        TILE_UNROLL for (int c = 0; c < nc; c++) {
+            __m256 column = load_floats(HT_F32, x + (size_t)c * x_bytes, k, lanes);
+            TILE_UNROLL for (int r = 0; r < nr; r++)
+                acc[r][c] = _mm256_fmadd_ps(v[r], column, acc[r][c]);
+        }
+    }
+    TILE_UNROLL for (int r = 0; r < nr; r++)
+        TILE_UNROLL for (int c = 0; c < nc; c++)
+            y[c * y_stride + r] = sum_lanes(acc[r][c]);
+}
+
+TILE_INLINE void float_rows(ht_type type, int nc, float *y, int64_t y_stride, const char *w, size_t row_bytes,
+                            int64_t rows, const char *x, size_t x_bytes, int64_t cols)
+{
+    int64_t r = 0;
+    for (; r + GROUP <= rows; r += GROUP)
+        float_tile(type, GROUP, nc, y + r, y_stride, w + (size_t)r * row_bytes, row_bytes, x, x_bytes, cols);
+    for (; r < rows; r++)
+        float_tile(type, 1, nc, y + r, y_stride, w + (size_t)r * row_bytes, row_bytes, x, x_bytes, cols);
+}
+
+/* At most two columns at once: 8 accumulators. What is left is computed alike, fewer at a time. */
+#define DOT(name, type)                                                                                            \
+    static void dot_##name(float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows,              \
+                           const void *x, size_t x_bytes, int64_t n, int64_t cols)                                 \
+    {                                                                                                              \
+        int64_t c = 0;                                                                                             \
+        for (; n - c >= 2; c += 2)                                                                                 \
+            float_rows(type, 2, y + c * y_stride, y_stride, w, row_bytes, rows,                                    \
+                       (const char *)x + (size_t)c * x_bytes, x_bytes, cols);                                      \
+        for (; c < n; c++)                                                                                         \
+            float_rows(type, 1, y + c * y_stride, y_stride, w, row_bytes, rows,                                    \
+                       (const char *)x + (size_t)c * x_bytes, x_bytes, cols);                                      \
+    }                                                                                                              \
+    static void expand_##name(const void *row, float *out, int64_t cols)                                           \
+    {                                                                                                              \
+        for (int64_t k = 0; k < cols; k += 8)                                                                      \
+            _mm256_maskstore_ps(out + k, lanes_mask(cols - k), load_floats(type, row, k, cols - k));               \
+    }
+DOT(f32, HT_F32)
+DOT(f16, HT_F16)
+DOT(bf16, HT_BF16)
+
+/* As ht_act_quantize in core/model, bit for bit. */
+static void act_quantize(const float *x, void *row, int64_t cols)
+{
+    int8_t *q = row;
+    float *scale = (float *)(void *)(q + cols), *sum = scale + cols / HT_QK;
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    for (int64_t b = 0; b < cols / HT_QK; b++, x += HT_QK, q += HT_QK) {
+        __m256 v[4], most = _mm256_setzero_ps();
+        TILE_UNROLL for (int i = 0; i < 4; i++) {
+            v[i] = _mm256_loadu_ps(x + 8 * i);
+            most = _mm256_max_ps(most, _mm256_andnot_ps(sign, v[i]));
+        }
+        __m128 m = _mm_max_ps(_mm256_castps256_ps128(most), _mm256_extractf128_ps(most, 1));
+        m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+        float amax = _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
+        if (amax < HT_ACT_TINY) {
+            _mm256_storeu_si256((__m256i *)(void *)q, _mm256_setzero_si256());
+            scale[b] = sum[b] = 0.0f;
+            continue;
+        }
+        __m256 inverse = _mm256_set1_ps(127.0f / amax);
+        __m256i i32[4];
+        TILE_UNROLL for (int i = 0; i < 4; i++)
+            i32[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], inverse));
+        __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(i32[0], i32[1]), _mm256_packs_epi32(i32[2], i32[3]));
+        _mm256_storeu_si256((__m256i *)(void *)q, _mm256_permutevar8x32_epi32(bytes, order));
+        __m256i total = _mm256_add_epi32(_mm256_add_epi32(i32[0], i32[1]), _mm256_add_epi32(i32[2], i32[3]));
+        __m128i t = _mm_add_epi32(_mm256_castsi256_si128(total), _mm256_extracti128_si256(total, 1));
+        t = _mm_add_epi32(t, _mm_shuffle_epi32(t, 0x4e));
+        t = _mm_add_epi32(t, _mm_shuffle_epi32(t, 0xb1));
+        scale[b] = amax / 127.0f;
+        sum[b] = scale[b] * (float)_mm_cvtsi128_si32(t);
+    }
+}
+
+void ht_kernels_dot_float_avx2(ht_kernels *k)
+{
+#define FILL(name, id)                                                                                             \
+    k->dot[id][0] = k->dot[id][1] = dot_##name;                                                                    \
+    k->expand[id] = expand_##name;
+    FILL(f32, HT_F32)
+    FILL(f16, HT_F16)
+    FILL(bf16, HT_BF16)
+    k->act_quantize = act_quantize;
+}

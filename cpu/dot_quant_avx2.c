@@ -1,0 +1,186 @@
+/* The decode class with quantised weights, AVX2: tiles of 8 rows against 1 to 8 columns, quantised or F32. One column
+ * is multiplied as the weights are unpacked; more than one go by way of a few unpacked blocks in L1. The order of sums
+ * of a (row, column) is the same in both (block_column).
+ */
+#include "cpu/tile_avx2.h"
+
+enum { AHEAD = 1024 }; /* bytes of a row to prefetch ahead: 8 KB for a tile */
+
+/* Sums of 16 quants. */
+TILE_INLINE int32_t sum_16(const int8_t *q)
+{
+    __m128i v = _mm_xor_si128(_mm_loadu_si128((const __m128i *)(const void *)q), _mm_set1_epi8(-128));
+    __m128i s = _mm_sad_epu8(v, _mm_setzero_si128());
+    return _mm_cvtsi128_si32(s) + _mm_extract_epi16(s, 4) - 16 * 128;
+}
+
+/* What block_column needs of `blocks` blocks of a column, for types where the stored sums do not serve. */
+static void make_aux(ht_type type, tile_aux *aux, const int8_t *q, const float *d, int64_t blocks)
+{
+    int32_t offset = unpack_offset(type);
+    if (!unpack_halves(type)) {
+        for (int64_t b = 0; b < blocks; b++)
+            aux[b].i = -offset * (sum_16(q + HT_QK * b) + sum_16(q + HT_QK * b + 16));
+    } else if (unpack_has_min(type)) {
+        for (int64_t b = 0; b < 2 * blocks; b++)
+            aux[b].f = d[b / 2] * (float)sum_16(q + 16 * b);
+    } else {
+        for (int64_t b = 0; b < 2 * blocks; b++)
+            aux[b].i = -offset * sum_16(q + 16 * b);
+    }
+}
+
+/* A tile against several columns, over a segment's blocks. */
+static void tile_several(const tile_type *t, const tile_rows *tile, const tile_ahead *ahead, const tile_columns *x,
+                         int64_t n, int64_t blocks, __m256 *acc)
+{
+    __m256i stored[TILE_STAGE * 12];
+    const size_t stage_bytes = unpack_group_bytes(t->type) * (size_t)(TILE_STAGE / unpack_group_blocks(t->type));
+    size_t at = 0;
+    for (int64_t b = 0; b < blocks; b += TILE_STAGE, at += stage_bytes) {
+        int64_t some = blocks - b < TILE_STAGE ? blocks - b : TILE_STAGE;
+        for (size_t line = 0; line < stage_bytes; line += 64) {
+            size_t to = at + line + ahead->ahead;
+            to += to >= ahead->wrap ? ahead->jump : 0;
+            for (int r = 0; r < TILE_ROWS; r++)
+                _mm_prefetch((const char *)((uintptr_t)tile->row[r] + to), _MM_HINT_T0);
+        }
+        t->store(tile, at, some, stored);
+        t->columns(n, stored, some, x, b, acc);
+    }
+}
+
+/* Blocks [first, first + blocks) of all rows; the sums so far are in y. */
+static void segment_q8(const tile_type *t, float *y, int64_t y_stride, const char *w, size_t row_bytes, int64_t rows,
+                       const void *x, size_t x_bytes, int64_t n, int64_t cols, int64_t first, int64_t blocks)
+{
+    tile_aux aux[HT_DECODE_COLUMNS][2 * TILE_SEGMENT];
+    tile_columns set;
+    for (int64_t c = 0; c < n; c++) {
+        const char *column = (const char *)x + (size_t)c * x_bytes;
+        set.q[c] = ht_act_quants(column) + HT_QK * first;
+        set.d[c] = ht_act_scales(column, cols) + first;
+        if (!unpack_halves(t->type) && !unpack_offset(t->type)) {
+            set.aux[c] = (const tile_aux *)(const void *)(ht_act_sums(column, cols) + first);
+        } else {
+            make_aux(t->type, aux[c], set.q[c], set.d[c], blocks);
+            set.aux[c] = aux[c];
+        }
+    }
+    const size_t bytes = (size_t)blocks * unpack_group_bytes(t->type) / (size_t)unpack_group_blocks(t->type);
+    const tile_ahead ahead = {AHEAD, bytes, TILE_ROWS * row_bytes - bytes};
+    for (int64_t r = 0; r < rows; r += TILE_ROWS) {
+        tile_rows tile;
+        tile_set(&tile, w + (size_t)r * row_bytes, row_bytes, rows - r);
+        __m256i mask = lanes_mask(rows - r);
+        __m256 acc[HT_DECODE_COLUMNS];
+        for (int64_t c = 0; c < n; c++)
+            acc[c] = first == 0 ? _mm256_setzero_ps() : _mm256_maskload_ps(y + c * y_stride + r, mask);
+        if (n == 1)
+            t->one(&tile, &ahead, set.q[0], set.d[0], set.aux[0], blocks, acc);
+        else
+            tile_several(t, &tile, &ahead, &set, n, blocks, acc);
+        for (int64_t c = 0; c < n; c++)
+            _mm256_maskstore_ps(y + c * y_stride + r, mask, acc[c]);
+    }
+}
+
+static void dot_q8(const tile_type *t, float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows,
+                   const void *x, size_t x_bytes, int64_t n, int64_t cols)
+{
+    const int64_t blocks = cols / HT_QK;
+    size_t at = 0;
+    for (int64_t b = 0; b < blocks || b == 0; b += TILE_SEGMENT) {
+        int64_t some = blocks - b < TILE_SEGMENT ? blocks - b : TILE_SEGMENT;
+        for (int64_t c = 0; c < n; c += HT_DECODE_COLUMNS)
+            segment_q8(t, y + c * y_stride, y_stride, (const char *)w + at, row_bytes, rows,
+                       (const char *)x + (size_t)c * x_bytes, x_bytes,
+                       n - c < HT_DECODE_COLUMNS ? n - c : HT_DECODE_COLUMNS, cols, b, some);
+        at += (size_t)TILE_SEGMENT * unpack_group_bytes(t->type) / (size_t)unpack_group_blocks(t->type);
+    }
+}
+
+/* F32 columns: weights of a few blocks as F32 in L1, then multiply-adds in order of k, a sum a block. */
+static void tile_f32(const tile_type *t, const tile_rows *tile, const float *x, size_t x_bytes, int64_t n,
+                     int64_t blocks, __m256 *acc)
+{
+    float floats[TILE_STAGE * HT_QK * TILE_ROWS];
+    const size_t stage_bytes = unpack_group_bytes(t->type) * (size_t)(TILE_STAGE / unpack_group_blocks(t->type));
+    size_t at = 0;
+    for (int64_t b = 0; b < blocks; b += TILE_STAGE, at += stage_bytes) {
+        int64_t some = blocks - b < TILE_STAGE ? blocks - b : TILE_STAGE;
+        t->floats(tile, at, some, floats);
+        for (int64_t c = 0; c < n; c++) {
+            const float *column = (const float *)(const void *)((const char *)x + (size_t)c * x_bytes) + HT_QK * b;
+            for (int64_t i = 0; i < some; i++) {
+                __m256 sum = _mm256_setzero_ps();
+                for (int64_t k = HT_QK * i; k < HT_QK * (i + 1); k++)
+                    sum = _mm256_fmadd_ps(_mm256_loadu_ps(floats + TILE_ROWS * k), _mm256_set1_ps(column[k]), sum);
+                acc[c] = _mm256_add_ps(acc[c], sum);
+            }
+        }
+    }
+}
+
+static void dot_f32(const tile_type *t, float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows,
+                    const void *x, size_t x_bytes, int64_t n, int64_t cols)
+{
+    for (int64_t r = 0; r < rows; r += TILE_ROWS) {
+        tile_rows tile;
+        tile_set(&tile, (const char *)w + (size_t)r * row_bytes, row_bytes, rows - r);
+        for (int64_t begin = 0; begin < n; begin += HT_DECODE_COLUMNS) {
+            int64_t some = n - begin < HT_DECODE_COLUMNS ? n - begin : HT_DECODE_COLUMNS;
+            __m256 acc[HT_DECODE_COLUMNS];
+            for (int64_t c = 0; c < some; c++)
+                acc[c] = _mm256_setzero_ps();
+            tile_f32(t, &tile, (const float *)(const void *)((const char *)x + (size_t)begin * x_bytes), x_bytes, some,
+                     cols / HT_QK, acc);
+            for (int64_t c = 0; c < some; c++)
+                _mm256_maskstore_ps(y + (begin + c) * y_stride + r, lanes_mask(rows - r), acc[c]);
+        }
+    }
+}
+
+/* One row: its groups are taken as the rows of a tile. */
+static void expand(const tile_type *t, const void *row, float *out, int64_t cols)
+{
+    float floats[HT_QK_K * TILE_ROWS];
+    const int64_t group = HT_QK * unpack_group_blocks(t->type);
+    const size_t bytes = unpack_group_bytes(t->type);
+    for (int64_t k = 0; k < cols; k += group * TILE_ROWS) {
+        int64_t rows = (cols - k) / group < TILE_ROWS ? (cols - k) / group : TILE_ROWS;
+        tile_rows tile;
+        tile_set(&tile, (const char *)row + (size_t)(k / group) * bytes, bytes, rows);
+        t->floats(&tile, 0, group / HT_QK, floats);
+        for (int64_t r = 0; r < rows; r++) {
+            for (int64_t i = 0; i < group; i++)
+                out[k + r * group + i] = floats[TILE_ROWS * i + r];
+        }
+    }
+}
+
+#define WRAP(name, id)                                                                                             \
+    static void dot_##name##_q8(float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows,         \
+                                const void *x, size_t x_bytes, int64_t n, int64_t cols)                            \
+    {                                                                                                              \
+        dot_q8(&ht_tile_##name##_avx2, y, y_stride, w, row_bytes, rows, x, x_bytes, n, cols);                      \
+    }                                                                                                              \
+    static void dot_##name##_f32(float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows,        \
+                                 const void *x, size_t x_bytes, int64_t n, int64_t cols)                           \
+    {                                                                                                              \
+        dot_f32(&ht_tile_##name##_avx2, y, y_stride, w, row_bytes, rows, x, x_bytes, n, cols);                     \
+    }                                                                                                              \
+    static void expand_##name(const void *row, float *out, int64_t cols)                                           \
+    {                                                                                                              \
+        expand(&ht_tile_##name##_avx2, row, out, cols);                                                            \
+    }
+TILE_EACH_TYPE(WRAP)
+
+void ht_kernels_dot_quant_avx2(ht_kernels *k)
+{
+#define FILL(name, id)                                                                                             \
+    k->dot[id][0] = dot_##name##_q8;                                                                               \
+    k->dot[id][1] = dot_##name##_f32;                                                                              \
+    k->expand[id] = expand_##name;
+    TILE_EACH_TYPE(FILL)
+}

@@ -1,0 +1,172 @@
+/* The block class with F32 columns, AVX2: float weights, and quantised ones with --act f32.
+ *
+ * Rows are turned into a scratch of F32, 16 rows by a panel of columns, two halves (k, 8); then the packed columns pass by,
+ * four at a time: one multiply-add for each weight and column in the order of k. Sums wait in y between panels.
+ * Packed activations: tiles of 4 columns, (k, 4); columns past the last one are zeros.
+ */
+#include "cpu/tile_avx2.h"
+
+enum {
+    ROWS = 2 * TILE_ROWS,
+    PANEL = 256, /* columns of weights in scratch: 16 KB; a whole number of groups of every type */
+};
+
+static size_t packed_bytes(int64_t n, int64_t cols)
+{
+    return (size_t)((n + TILE_COLUMNS - 1) / TILE_COLUMNS) * TILE_COLUMNS * (size_t)cols * sizeof(float);
+}
+
+static size_t scratch_bytes(int64_t cols)
+{
+    (void)cols;
+    return ROWS * PANEL * sizeof(float) + 64;
+}
+
+static void pack(void *packed, const void *x, size_t x_bytes, int64_t begin, int64_t end, int64_t n, int64_t cols)
+{
+    int64_t padded = end == n ? (n + TILE_COLUMNS - 1) / TILE_COLUMNS * TILE_COLUMNS : end;
+    if (begin >= end)
+        return;
+    for (int64_t c = begin; c < padded; c++) {
+        float *tile = (float *)packed + c / TILE_COLUMNS * TILE_COLUMNS * cols + c % TILE_COLUMNS;
+        const float *column = (const float *)(const void *)((const char *)x + (size_t)c * x_bytes);
+        for (int64_t k = 0; k < cols; k++)
+            tile[TILE_COLUMNS * k] = c < end ? column[k] : 0.0f;
+    }
+}
+
+/* ---- float weights, turned ----------------------------------------------------------------------------------- */
+
+TILE_INLINE void turn8(__m256 v[8])
+{
+    __m256 t[8], u[8];
+    TILE_UNROLL for (int i = 0; i < 4; i++) {
+        t[2 * i] = _mm256_unpacklo_ps(v[2 * i], v[2 * i + 1]);
+        t[2 * i + 1] = _mm256_unpackhi_ps(v[2 * i], v[2 * i + 1]);
+    }
+    /* u[4g + j]: lane L holds column 4L + j of rows 4g..4g+3 */
+    TILE_UNROLL for (int g = 0; g < 2; g++) {
+        u[4 * g] = _mm256_shuffle_ps(t[4 * g], t[4 * g + 2], 0x44);
+        u[4 * g + 1] = _mm256_shuffle_ps(t[4 * g], t[4 * g + 2], 0xee);
+        u[4 * g + 2] = _mm256_shuffle_ps(t[4 * g + 1], t[4 * g + 3], 0x44);
+        u[4 * g + 3] = _mm256_shuffle_ps(t[4 * g + 1], t[4 * g + 3], 0xee);
+    }
+    TILE_UNROLL for (int j = 0; j < 4; j++) {
+        v[j] = _mm256_permute2f128_ps(u[j], u[4 + j], 0x20);
+        v[4 + j] = _mm256_permute2f128_ps(u[j], u[4 + j], 0x31);
+    }
+}
+
+/* Columns [k0, k0 + len) of a tile to out (len, 8). */
+TILE_INLINE void turn_floats(ht_type type, const tile_rows *tile, int64_t k0, int64_t len, float *out)
+{
+    for (int64_t k = 0; k < len; k += 8) {
+        int64_t some = len - k < 8 ? len - k : 8;
+        __m256 v[8];
+        TILE_UNROLL for (int r = 0; r < 8; r++)
+            v[r] = load_floats(type, tile->row[r], k0 + k, some);
+        turn8(v);
+        TILE_UNROLL for (int i = 0; i < 8; i++) {
+            if (i < some)
+                _mm256_store_ps(out + (k + i) * TILE_ROWS, v[i]);
+        }
+    }
+}
+
+/* Panels are halves (len, 8) one after another, so that the tile kernels of quantised types write them as they are. */
+typedef void panel_fn(const void *type, const tile_rows *tile, int64_t k0, int64_t len, float *out);
+
+static void panel_quantised(const void *type, const tile_rows *tile, int64_t k0, int64_t len, float *out)
+{
+    const tile_type *t = type;
+    size_t at = (size_t)(k0 / HT_QK) * unpack_group_bytes(t->type) / (size_t)unpack_group_blocks(t->type);
+    t->floats(tile, at, len / HT_QK, out);
+}
+#define PANEL_OF(name, id)                                                                                         \
+    static void panel_##name(const void *type, const tile_rows *tile, int64_t k0, int64_t len, float *out)         \
+    {                                                                                                              \
+        (void)type;                                                                                                \
+        turn_floats(id, tile, k0, len, out);                                                            \
+    }
+PANEL_OF(f32, HT_F32)
+PANEL_OF(f16, HT_F16)
+PANEL_OF(bf16, HT_BF16)
+
+/* ---- the product --------------------------------------------------------------------------------------------- */
+
+/* 16 rows . 4 columns over a panel; `first` begins the sums, else they go on from y. */
+static void panel_product(const float *low, const float *high, const float *packed, int64_t len, bool first, float *y,
+                          int64_t y_stride, __m256i low_rows, __m256i high_rows, int64_t n)
+{
+    __m256 acc[2][TILE_COLUMNS];
+    TILE_UNROLL for (int c = 0; c < TILE_COLUMNS; c++) {
+        bool load = !first && c < n;
+        acc[0][c] = load ? _mm256_maskload_ps(y + c * y_stride, low_rows) : _mm256_setzero_ps();
+        acc[1][c] = load ? _mm256_maskload_ps(y + c * y_stride + TILE_ROWS, high_rows) : _mm256_setzero_ps();
+    }
+    for (int64_t k = 0; k < len; k++) {
+        __m256 a = _mm256_load_ps(low + TILE_ROWS * k), b = _mm256_load_ps(high + TILE_ROWS * k);
+        TILE_UNROLL for (int c = 0; c < TILE_COLUMNS; c++) {
+            __m256 x = _mm256_set1_ps(packed[TILE_COLUMNS * k + c]);
+            acc[0][c] = _mm256_fmadd_ps(a, x, acc[0][c]);
+            acc[1][c] = _mm256_fmadd_ps(b, x, acc[1][c]);
+        }
+    }
+    TILE_UNROLL for (int c = 0; c < TILE_COLUMNS; c++) {
+        if (c < n) {
+            _mm256_maskstore_ps(y + c * y_stride, low_rows, acc[0][c]);
+            _mm256_maskstore_ps(y + c * y_stride + TILE_ROWS, high_rows, acc[1][c]);
+        }
+    }
+}
+
+static void run(panel_fn *panel, const void *type, float *y, int64_t y_stride, const void *w, size_t row_bytes,
+                int64_t rows, const void *packed, int64_t n, int64_t cols, void *scratch)
+{
+    float *low = (float *)(((uintptr_t)scratch + 63) & ~(uintptr_t)63), *high = low + TILE_ROWS * PANEL;
+    for (int64_t r = 0; r < rows; r += ROWS) {
+        const char *tile_w = (const char *)w + (size_t)r * row_bytes;
+        tile_rows first, second;
+        tile_set(&first, tile_w, row_bytes, rows - r);
+        bool two = rows - r > TILE_ROWS;
+        if (two)
+            tile_set(&second, tile_w + TILE_ROWS * row_bytes, row_bytes, rows - r - TILE_ROWS);
+        __m256i low_rows = lanes_mask(rows - r), high_rows = lanes_mask(rows - r - TILE_ROWS);
+        for (int64_t k = 0; k < cols; k += PANEL) {
+            int64_t len = cols - k < PANEL ? cols - k : PANEL;
+            panel(type, &first, k, len, low);
+            if (two)
+                panel(type, &second, k, len, high);
+            for (int64_t c = 0; c < n; c += TILE_COLUMNS)
+                panel_product(low, two ? high : low, (const float *)packed + c * cols + k * TILE_COLUMNS, len, k == 0,
+                              y + c * y_stride + r, y_stride, low_rows, high_rows, n - c);
+        }
+    }
+}
+
+#define RUN(name, panel, type)                                                                                     \
+    static void run_##name(float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows,              \
+                           const void *packed, int64_t n, int64_t cols, void *scratch)                             \
+    {                                                                                                              \
+        run(panel, type, y, y_stride, w, row_bytes, rows, packed, n, cols, scratch);                               \
+    }
+#define RUN_QUANTISED(name, id) RUN(name, panel_quantised, &ht_tile_##name##_avx2)
+TILE_EACH_TYPE(RUN_QUANTISED)
+RUN(f32, panel_f32, NULL)
+RUN(f16, panel_f16, NULL)
+RUN(bf16, panel_bf16, NULL)
+
+void ht_kernels_matmul_f32_avx2(ht_kernels *k)
+{
+    ht_matmul m = {packed_bytes, scratch_bytes, pack, NULL, ROWS, TILE_COLUMNS};
+#define FILL(name, id)                                                                                             \
+    m.run = run_##name;                                                                                            \
+    k->matmul[id][1] = m;
+    TILE_EACH_TYPE(FILL)
+#define FILL_FLOAT(name, id)                                                                                       \
+    m.run = run_##name;                                                                                            \
+    k->matmul[id][0] = k->matmul[id][1] = m;
+    FILL_FLOAT(f32, HT_F32)
+    FILL_FLOAT(f16, HT_F16)
+    FILL_FLOAT(bf16, HT_BF16)
+}

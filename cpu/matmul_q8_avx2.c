@@ -1,0 +1,140 @@
+/* The block class with quantised weights and quantised columns, AVX2: as matmul_q8_avx512.c, with tiles of 8 rows
+ * and of 4 columns (16 registers hold no more).
+ */
+#include "cpu/tile_types_avx2.h"
+
+enum { WIDE = 12288 }; /* columns up to which four tiles of rows fit into half an L2 of 1 MiB or more */
+
+static size_t packed_bytes(bool halves, int64_t n, int64_t cols)
+{
+    size_t tiles = (size_t)(n + TILE_COLUMNS - 1) / TILE_COLUMNS;
+    return tiles * (size_t)(cols / HT_QK) * packed_block_bytes(halves);
+}
+
+TILE_INLINE int32_t sum_16(__m128i q)
+{
+    __m128i s = _mm_sad_epu8(_mm_xor_si128(q, _mm_set1_epi8(-128)), _mm_setzero_si128());
+    return _mm_cvtsi128_si32(s) + _mm_extract_epi16(s, 4) - 16 * 128;
+}
+
+/* One column of one tile; offset < 0: minimums. */
+TILE_INLINE void pack_column(bool halves, int32_t offset, char *tile, const void *x, int64_t slot, int64_t cols)
+{
+    const int8_t *q = ht_act_quants(x);
+    const float *d = ht_act_scales(x, cols), *sums = ht_act_sums(x, cols);
+    for (int64_t b = 0; b < cols / HT_QK; b++, tile += packed_block_bytes(halves)) {
+        __m128i low = _mm_loadu_si128((const __m128i *)(const void *)(q + HT_QK * b));
+        __m128i high = _mm_loadu_si128((const __m128i *)(const void *)(q + HT_QK * b + 16));
+        _mm_storeu_si128((__m128i *)(void *)(tile + HT_QK * slot), low);
+        _mm_storeu_si128((__m128i *)(void *)(tile + HT_QK * slot + 16), high);
+        float *scale = (float *)(void *)(tile + TILE_COLUMNS * HT_QK);
+        tile_aux *aux = (tile_aux *)(void *)(scale + TILE_COLUMNS);
+        scale[slot] = d[b];
+        int32_t s0 = sum_16(low), s1 = sum_16(high);
+        if (halves && offset < 0) {
+            aux[slot].f = d[b] * (float)s0;
+            aux[TILE_COLUMNS + slot].f = d[b] * (float)s1;
+        } else if (halves) {
+            aux[slot].i = -offset * s0;
+            aux[TILE_COLUMNS + slot].i = -offset * s1;
+        } else if (offset < 0) {
+            aux[slot].f = sums[b];
+        } else {
+            aux[slot].i = -offset * (s0 + s1);
+        }
+    }
+}
+
+TILE_INLINE void pack(bool halves, int32_t offset, void *packed, const void *x, size_t x_bytes, int64_t begin,
+                      int64_t end, int64_t n, int64_t cols)
+{
+    const size_t block = packed_block_bytes(halves), tile_bytes = (size_t)(cols / HT_QK) * block;
+    for (int64_t c = begin; c < end; c++)
+        pack_column(halves, offset, (char *)packed + (size_t)(c / TILE_COLUMNS) * tile_bytes,
+                    (const char *)x + (size_t)c * x_bytes, c % TILE_COLUMNS, cols);
+    if (end != n || n % TILE_COLUMNS == 0 || begin == end)
+        return;
+    char *tile = (char *)packed + (size_t)(n / TILE_COLUMNS) * tile_bytes;
+    for (int64_t b = 0; b < cols / HT_QK; b++, tile += block) {
+        for (int64_t c = n % TILE_COLUMNS; c < TILE_COLUMNS; c++) {
+            memset(tile + HT_QK * c, 0, HT_QK);
+            for (size_t at = TILE_COLUMNS * HT_QK; at < block; at += TILE_COLUMNS * 4)
+                memset(tile + at + 4 * (size_t)c, 0, 4);
+        }
+    }
+}
+
+/* Tiles of rows that are unpacked together. */
+static int64_t tiles_at_once(int64_t cols) { return cols <= WIDE ? 4 : 2; }
+
+static size_t scratch_bytes(int64_t cols)
+{
+    return (size_t)(tiles_at_once(cols) * (cols / HT_QK) * 12) * sizeof(__m256i) + 64;
+}
+
+static void run(const tile_type *t, float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows,
+                const void *packed, int64_t n, int64_t cols, void *scratch)
+{
+    const bool halves = unpack_halves(t->type);
+    const int64_t blocks = cols / HT_QK, vectors = blocks * stored_vectors(t->type);
+    const size_t tile_bytes = (size_t)blocks * packed_block_bytes(halves);
+    __m256i *stored = (__m256i *)(((uintptr_t)scratch + 63) & ~(uintptr_t)63);
+    const int64_t step = TILE_ROWS * tiles_at_once(cols);
+    for (int64_t r = 0; r < rows; r += step) {
+        int64_t end = rows - r < step ? rows : r + step;
+        for (int64_t s = r; s < end; s += TILE_ROWS) {
+            tile_rows tile;
+            tile_set(&tile, (const char *)w + (size_t)s * row_bytes, row_bytes, rows - s);
+            t->store(&tile, 0, blocks, stored + (s - r) / TILE_ROWS * vectors);
+        }
+        for (int64_t c = 0; c < n; c += TILE_COLUMNS) {
+            const char *columns = (const char *)packed + (size_t)(c / TILE_COLUMNS) * tile_bytes;
+            for (int64_t s = r; s < end; s += TILE_ROWS) {
+                t->product(stored + (s - r) / TILE_ROWS * vectors, columns, blocks, y + c * y_stride + s, y_stride,
+                           rows - s, n - c);
+            }
+        }
+    }
+}
+
+#define PACK(kind, halves, offset)                                                                                 \
+    static size_t bytes_##kind(int64_t n, int64_t cols) { return packed_bytes(halves, n, cols); }                  \
+    static void pack_##kind(void *packed, const void *x, size_t x_bytes, int64_t begin, int64_t end, int64_t n,    \
+                            int64_t cols)                                                                          \
+    {                                                                                                              \
+        pack(halves, offset, packed, x, x_bytes, begin, end, n, cols);                                             \
+    }
+PACK(whole_min, false, -1)
+PACK(halves_min, true, -1)
+PACK(whole_8, false, 8)
+PACK(whole_16, false, 16)
+PACK(whole_0, false, 0)
+PACK(halves_4, true, 4)
+PACK(halves_32, true, 32)
+
+#define RUN(name, id)                                                                                              \
+    static void run_##name(float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows,              \
+                           const void *packed, int64_t n, int64_t cols, void *scratch)                             \
+    {                                                                                                              \
+        run(&ht_tile_##name##_avx2, y, y_stride, w, row_bytes, rows, packed, n, cols, scratch);                  \
+    }
+TILE_EACH_TYPE(RUN)
+
+void ht_kernels_matmul_q8_avx2(ht_kernels *k)
+{
+#define FILL(name, id, kind)                                                                                       \
+    k->matmul[id][0] = (ht_matmul){bytes_##kind, scratch_bytes, pack_##kind, run_##name, 4 * TILE_ROWS,     \
+                                   TILE_COLUMNS};
+    FILL(q4_0, HT_Q4_0, whole_8)
+    FILL(q4_1, HT_Q4_1, whole_min)
+    FILL(q5_0, HT_Q5_0, whole_16)
+    FILL(q5_1, HT_Q5_1, whole_min)
+    FILL(q8_0, HT_Q8_0, whole_0)
+    FILL(iq4_nl, HT_IQ4_NL, whole_0)
+    FILL(iq4_xs, HT_IQ4_XS, whole_0)
+    FILL(q2_k, HT_Q2_K, halves_min)
+    FILL(q3_k, HT_Q3_K, halves_4)
+    FILL(q4_k, HT_Q4_K, whole_min)
+    FILL(q5_k, HT_Q5_K, whole_min)
+    FILL(q6_k, HT_Q6_K, halves_32)
+}
