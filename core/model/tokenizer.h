@@ -14,8 +14,8 @@ typedef enum ht_token_kind {
 /* From the tokenizer.ggml.* keys. Errors name the key (-ENOTSUP: an unknown model or pre-tokenizer). The
  * tokenizer keeps nothing of the gguf. */
 int ht_tokenizer_from_gguf(ht_tokenizer **out, const ht_gguf *gguf, ht_error *err);
-/* From a Hugging Face folder: tokenizer.json (BPE, byte-level or with byte fallback) and, where they are there,
- * tokenizer_config.json, config.json and chat_template.jinja. -ENOTSUP names the part that is not supported. */
+/* From a Hugging Face folder: tokenizer.json (BPE, byte-level or with byte fallback), or else tokenizer.model
+ * (SentencePiece, BPE), and where they are there tokenizer_config.json, config.json and chat_template.jinja. -ENOTSUP names the part that is not supported. */
 int ht_tokenizer_from_hf(ht_tokenizer **out, const char *dir, ht_error *err);
 void ht_tokenizer_close(ht_tokenizer **t);
 

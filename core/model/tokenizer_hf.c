@@ -1,4 +1,4 @@
-/* A vocabulary from a Hugging Face folder: tokenizer.json, and from tokenizer_config.json what it leaves out.
+/* A vocabulary from a Hugging Face folder: tokenizer.json (or tokenizer.model, elsewhere), and from tokenizer_config.json what it leaves out.
  *
  * Of the pipeline that the file describes (normalizer, pre_tokenizer, model), what cannot be done exactly is refused
  * by name. The JSON tree lives in cJSON's own memory and only while loading. */
@@ -26,6 +26,16 @@ static bool truth_of(const cJSON *object, const char *key, bool otherwise)
 
 static bool is_type(const cJSON *object, const char *type) { return !strcmp(text_of(object, "type"), type); }
 
+/* *text: the file, or NULL when it is absent and need not be there. */
+static int read_text(const char *path, size_t limit, bool needed, char **text, size_t *size, ht_error *err)
+{
+    ht_error own = {0};
+    int ret = ht_file_slurp(path, limit, text, size, &own);
+    if (ret == 0) return 0;
+    *text = NULL;
+    return ret == -ENOENT && !needed ? 0 : ht_fail(err, ret, "%s", own.text);
+}
+
 /* *out: the parsed file, or NULL when it is absent and need not be there. */
 static int read_json(const char *dir, const char *name, bool needed, cJSON **out, ht_error *err)
 {
@@ -36,9 +46,8 @@ static int read_json(const char *dir, const char *name, bool needed, cJSON **out
     if (snprintf(path, sizeof path, "%s/%s", dir, name) >= (int)sizeof path) {
         return ht_fail(err, -ENAMETOOLONG, "%s: the path is too long", dir);
     }
-    int ret = ht_file_slurp(path, 256u << 20, &text, &size, err);
-    if (ret == -ENOENT && !needed) return 0;
-    if (ret < 0) return ret;
+    int ret = read_text(path, 256u << 20, needed, &text, &size, err);
+    if (ret < 0 || !text) return ret;
     *out = cJSON_ParseWithLength(text, size);
     ht_free(text);
     return *out ? 0 : ht_fail(err, -EINVAL, "%s is not sound JSON", path);
@@ -364,8 +373,7 @@ static int read_chat_template(ht_tokenizer *t, const char *dir, const cJSON *con
         return t->chat_template ? 0 : ht_fail(err, -ENOMEM, "tokenizer_config.json: no memory");
     }
     snprintf(path, sizeof path, "%s/chat_template.jinja", dir);
-    int ret = ht_file_slurp(path, 1 << 20, &t->chat_template, &size, err);
-    return ret == -ENOENT ? 0 : ret;
+    return read_text(path, 1 << 20, false, &t->chat_template, &size, err);
 }
 
 static int read_surroundings(ht_tokenizer *t, const char *dir, const cJSON *root, ht_error *err)
@@ -378,12 +386,12 @@ static int read_surroundings(ht_tokenizer *t, const char *dir, const cJSON *root
     const char *opening = template_opening(cJSON_GetObjectItemCaseSensitive(root, "post_processor"));
     int32_t end = named_token(t, config, "eos_token");
     int64_t id;
-    t->bos = *opening ? ht_tokenizer_find(t, opening) : -1;
+    if (*opening) t->bos = ht_tokenizer_find(t, opening);
     if (t->bos < 0) t->bos = named_token(t, config, "bos_token");
     if (t->bos < 0 && id_of(cJSON_GetObjectItemCaseSensitive(model, "bos_token_id"), &id) == 0 && id < t->n) {
         t->bos = (int32_t)id;
     }
-    t->adds_bos = truth_of(config, "add_bos_token", *opening != 0) && t->bos >= 0;
+    t->adds_bos = truth_of(config, "add_bos_token", root ? *opening != 0 : t->adds_bos) && t->bos >= 0;
     if (end >= 0) t->marks[end] |= HT_MARK_END;
     const cJSON *ends = cJSON_GetObjectItemCaseSensitive(model, "eos_token_id"), *item;
     if (cJSON_IsArray(ends)) {
@@ -399,31 +407,43 @@ out:
     return ret;
 }
 
+static int read_pipeline(ht_tokenizer *t, const cJSON *root, ht_error *err)
+{
+    const cJSON *pre = cJSON_GetObjectItemCaseSensitive(root, "pre_tokenizer");
+    int ret = ht_splitter_open(&t->split, err);
+    t->model = has_byte_level(pre) ? HT_MODEL_BYTES : HT_MODEL_CHARS;
+    if (ret == 0) ret = read_normalizer(t, cJSON_GetObjectItemCaseSensitive(root, "normalizer"), err);
+    if (ret == 0) ret = read_pre_tokenizer(t, pre, err);
+    if (ret == 0) ret = read_model(t, root, err);
+    return ret;
+}
+
+/* Which of the two files is there; neither: an error that names the first. */
+static int read_either(ht_tokenizer *t, const char *dir, cJSON **root, ht_error *err)
+{
+    char path[PATH_MAX_HERE];
+    ht_error first = {0};
+    int ret = read_json(dir, "tokenizer.json", true, root, &first);
+    if (ret == 0) return read_pipeline(t, *root, err);
+    if (ret == -ENOENT && snprintf(path, sizeof path, "%s/tokenizer.model", dir) < (int)sizeof path) {
+        ret = ht_vocab_from_sentencepiece(t, path, err);
+        if (ret != -ENOENT) return ret;
+    }
+    if (err) *err = first;
+    return ret;
+}
+
 int ht_tokenizer_from_hf(ht_tokenizer **out, const char *dir, ht_error *err)
 {
     cJSON *root = NULL;
-    ht_tokenizer *t = NULL;
+    ht_tokenizer *t = ht_calloc(1, sizeof *t);
     *out = NULL;
-    int ret = read_json(dir, "tokenizer.json", true, &root, err);
-    if (ret < 0) return ret;
-    const cJSON *pre = cJSON_GetObjectItemCaseSensitive(root, "pre_tokenizer");
-    t = ht_calloc(1, sizeof *t);
-    if (!t) {
-        ret = ht_fail(err, -ENOMEM, "no memory for a tokenizer");
-        goto fail;
-    }
+    if (!t) return ht_fail(err, -ENOMEM, "no memory for a tokenizer");
     t->bos = t->unknown = -1;
-    t->model = has_byte_level(pre) ? HT_MODEL_BYTES : HT_MODEL_CHARS;
-    if ((ret = ht_splitter_open(&t->split, err)) < 0) goto fail;
-    if ((ret = read_normalizer(t, cJSON_GetObjectItemCaseSensitive(root, "normalizer"), err)) < 0) goto fail;
-    if ((ret = read_pre_tokenizer(t, pre, err)) < 0) goto fail;
-    if ((ret = read_model(t, root, err)) < 0) goto fail;
-    if ((ret = read_surroundings(t, dir, root, err)) < 0) goto fail;
+    int ret = read_either(t, dir, &root, err);
+    if (ret == 0) ret = read_surroundings(t, dir, root, err);
     cJSON_Delete(root);
-    *out = t;
-    return 0;
-fail:
-    cJSON_Delete(root);
-    ht_tokenizer_close(&t);
+    if (ret < 0) ht_tokenizer_close(&t);
+    else *out = t;
     return ret;
 }

@@ -3,6 +3,7 @@
  *   tokenizer.c        accessors, decoding, streaming
  *   tokenizer_gguf.c   the tokenizer.ggml.* keys
  *   tokenizer_hf.c     tokenizer.json
+ *   tokenizer_spm.c    tokenizer.model, SentencePiece's own file
  *   tokenizer_vocab.c  building the tables from spellings, kinds, scores and merges
  *   tokenizer_map.c    hash tables and the trie of special tokens
  *   tokenizer_split.c  pre-tokenizers: a text cut into words by patterns
@@ -187,6 +188,8 @@ int ht_vocab_merges_open(ht_tokenizer *t, uint64_t n, ht_error *err);
 /* Merge number `rank` of left and right; `origin` names the list in errors. */
 int ht_vocab_add_merge(ht_tokenizer *t, uint64_t rank, ht_gguf_string left, ht_gguf_string right, const char *origin,
                        ht_error *err);
+/* A whole vocabulary from tokenizer.model. */
+int ht_vocab_from_sentencepiece(ht_tokenizer *t, const char *path, ht_error *err);
 /* Marks the tokens that end an answer by their well-known spellings. */
 void ht_vocab_mark_ends(ht_tokenizer *t);
 /* The byte that a character of the byte alphabet stands for, or -1. */

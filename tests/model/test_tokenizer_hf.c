@@ -162,3 +162,79 @@ Test(tokenizer_hf, what_is_not_supported_is_named)
     cr_assert_eq(open_folder(&f, &err), -ENOENT);
     cr_assert(strstr(err.text, "tokenizer.json"));
 }
+
+/* ---- tokenizer.model ------------------------------------------------------------------------------------ */
+
+/* Pieces as protobuf: tag 1 (bytes), of tag 1 (text), tag 2 (score), tag 3 (kind). */
+static size_t put_piece(uint8_t *out, const char *text, float score, int kind)
+{
+    size_t n = strlen(text), at = 0;
+    out[at++] = 0x0a;
+    out[at++] = (uint8_t)(2 + n + 5 + 2);
+    out[at++] = 0x0a;
+    out[at++] = (uint8_t)n;
+    memcpy(out + at, text, n);
+    at += n;
+    out[at++] = 0x15;
+    memcpy(out + at, &score, 4);
+    at += 4;
+    out[at++] = 0x18;
+    out[at++] = (uint8_t)kind;
+    return at;
+}
+
+static void write_bytes(const folder *f, const char *name, const uint8_t *data, size_t n)
+{
+    char path[TEST_PATH_MAX + 64];
+    snprintf(path, sizeof path, "%s/%s", f->path, name);
+    FILE *file = fopen(path, "wb");
+    cr_assert(file && fwrite(data, 1, n, file) == n);
+    fclose(file);
+}
+
+Test(tokenizer_hf, sentencepiece_file)
+{
+    folder f = {.t = NULL};
+    ht_error err = {0};
+    uint8_t m[256];
+    size_t n = 0;
+    test_temp_dir(f.path);
+    n += put_piece(m + n, "<unk>", 0, HT_TOKEN_UNKNOWN);
+    n += put_piece(m + n, "<s>", 0, HT_TOKEN_CONTROL);
+    n += put_piece(m + n, "</s>", 0, HT_TOKEN_CONTROL);
+    n += put_piece(m + n, "\xe2\x96\x81", -3, HT_TOKEN_NORMAL);
+    n += put_piece(m + n, "a", -2, HT_TOKEN_NORMAL);
+    n += put_piece(m + n, "\xe2\x96\x81" "a", -1, HT_TOKEN_NORMAL);
+    memcpy(m + n, "\x12\x02\x18\x02", 4); /* model type BPE */
+    n += 4;
+    write_bytes(&f, "tokenizer.model", m, n);
+    cr_assert_eq(open_folder(&f, &err), 0, "%s", err.text);
+    cr_assert_eq(err.code, 0);
+    EXPECT_IDS(f.t, "aa a?!", HT_ENCODE_BOS, 1, 5, 4, 5, 0);
+    cr_assert(ht_tokenizer_is_end(f.t, 2));
+    close_folder(&f);
+    cr_assert_gt(test_fail_each_allocation(open_folder, close_folder, &f), 10);
+    for (size_t cut = 0; cut < n; cut++) { /* a cut file is refused, or its setting is gone and it is no BPE */
+        write_bytes(&f, "tokenizer.model", m, cut);
+        cr_assert(open_folder(&f, &err) < 0);
+        cr_assert(strstr(err.text, "tokenizer.model"), "%s", err.text);
+    }
+    test_temp_remove(f.path);
+}
+
+Test(tokenizer_hf, sentencepiece_file_of_a_model)
+{
+    static const struct { const char *text; int n; int32_t ids[8]; } cases[] = {
+        {"LORD", 1, {344}}, {"And\nAnd", 4, {300, 13, 4059, 263}}, {" a", 2, {4034, 262}}, {"<s>", 4, {4034, 63, 4041, 65}},
+        {"\xe6\x97\xa5", 4, {4034, 233, 154, 168}},
+    };
+    folder f = {.t = NULL};
+    ht_error err = {0};
+    if (!test_data(f.path, "models/kjv-relu-7m/hf/tokenizer.model")) cr_skip_test("no models/kjv-relu-7m/hf");
+    *strrchr(f.path, '/') = 0;
+    cr_assert_eq(open_folder(&f, &err), 0, "%s", err.text);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        expect_ids(f.t, cases[i].text, 0, cases[i].ids, cases[i].n);
+    }
+    close_folder(&f);
+}

@@ -36,7 +36,7 @@ static inline void make_vocab(made_vocab *m)
         }
         m->tokens[b] = made_text(m->bytes[b]);
     }
-    static const char *const more[] = {"ab", "abc", "\xc4\xa0" "a", "aa", "<|end|>", "<user>"};
+    static const char *const more[] = {"ab", "abc", "Ġa", "aa", "<|end|>", "<user>"};
     static const char *const merges[MADE_MERGES] = {"a b", "ab c", "\xc4\xa0 a", "a a"};
     for (int i = 0; i < 6; i++) m->tokens[256 + i] = made_text(more[i]);
     for (int i = 0; i < MADE_MERGES; i++) m->merges[i] = made_text(merges[i]);

@@ -1,0 +1,145 @@
+/* A vocabulary from SentencePiece's own file, tokenizer.model: a protobuf message of which few fields matter.
+ *
+ *   ModelProto       1: repeated SentencePiece, 2: TrainerSpec, 3: NormalizerSpec
+ *   SentencePiece    1: string piece, 2: float score, 3: kind (numbered as in GGUF; absent: normal)
+ *   TrainerSpec      3: model type (1 unigram, 2 BPE), 40: unknown id, 41: BOS id, 42: EOS id
+ *   NormalizerSpec   1: name, 3: whether a blank is put in front */
+#include "core/base/cursor.h"
+#include "core/base/file.h"
+#include "core/base/memory.h"
+#include "core/model/tokenizer_internal.h"
+
+#include <limits.h>
+#include <stdio.h>
+
+typedef struct field {
+    uint32_t number;
+    uint64_t value;      /* varint and fixed kinds */
+    ht_cursor message;   /* length-delimited kind */
+} field;
+
+static uint64_t varint(ht_cursor *c)
+{
+    uint64_t value = 0;
+    for (int shift = 0; shift < 64; shift += 7) {
+        uint8_t byte = ht_cursor_u8(c);
+        value |= (uint64_t)(byte & 127) << shift;
+        if (!(byte & 128)) return value;
+    }
+    c->failed = true;
+    return 0;
+}
+
+/* The next field; false at the end, or when the message is broken (then c->failed). */
+static bool next_field(ht_cursor *c, field *f)
+{
+    if (!ht_cursor_left(c)) return false;
+    uint64_t key = varint(c);
+    *f = (field){.number = key >> 3 > UINT32_MAX ? 0 : (uint32_t)(key >> 3)};
+    switch (key & 7) {
+    case 0: f->value = varint(c); break;
+    case 1: f->value = ht_cursor_u64(c); break;
+    case 2:
+        f->message.size = varint(c);
+        f->message.data = ht_cursor_take(c, f->message.size);
+        break;
+    case 5: f->value = ht_cursor_u32(c); break;
+    default: c->failed = true;
+    }
+    return !c->failed;
+}
+
+typedef struct model_file {
+    ht_gguf_string *spelled; /* owned, like the next two */
+    uint8_t *kinds;
+    float *scores;
+    int64_t n;
+    int64_t type, unknown, bos, eos;
+    bool adds_blank, identity;
+} model_file;
+
+static bool read_piece(model_file *m, ht_cursor c)
+{
+    field f;
+    uint32_t bits;
+    m->kinds[m->n] = HT_TOKEN_NORMAL;
+    while (next_field(&c, &f)) {
+        if (f.number == 1) m->spelled[m->n] = (ht_gguf_string){(const char *)f.message.data, f.message.size};
+        if (f.number == 2) memcpy(&m->scores[m->n], (bits = (uint32_t)f.value, &bits), 4);
+        if (f.number == 3) m->kinds[m->n] = f.value < 1 || f.value > 6 ? HT_TOKEN_UNUSED : (uint8_t)f.value;
+    }
+    m->n++;
+    return !c.failed;
+}
+
+static bool read_spec(model_file *m, ht_cursor c, bool trainer)
+{
+    field f;
+    while (next_field(&c, &f)) {
+        if (trainer && f.number == 3) m->type = (int64_t)f.value;
+        if (trainer && f.number == 40) m->unknown = (int32_t)f.value;
+        if (trainer && f.number == 41) m->bos = (int32_t)f.value;
+        if (trainer && f.number == 42) m->eos = (int32_t)f.value;
+        if (!trainer && f.number == 1) m->identity = f.message.size == 8 && !memcmp(f.message.data, "identity", 8);
+        if (!trainer && f.number == 3) m->adds_blank = f.value != 0;
+    }
+    return !c.failed;
+}
+
+static int read_file(model_file *m, const uint8_t *data, size_t size, const char *path, ht_error *err)
+{
+    field f;
+    ht_cursor c = {.data = data, .size = size};
+    int64_t n = 0;
+    while (next_field(&c, &f)) n += f.number == 1;
+    if (c.failed || !n) return ht_fail(err, -EINVAL, "%s is no SentencePiece model", path);
+    if (n > 1 << 24) return ht_fail(err, -EINVAL, "%s has %lld pieces", path, (long long)n);
+    m->spelled = ht_calloc((size_t)n, sizeof *m->spelled);
+    m->kinds = ht_calloc((size_t)n, 1);
+    m->scores = ht_calloc((size_t)n, sizeof *m->scores);
+    if (!m->spelled || !m->kinds || !m->scores) return ht_fail(err, -ENOMEM, "%s: no memory", path);
+    bool sound = true;
+    c = (ht_cursor){.data = data, .size = size};
+    while (sound && next_field(&c, &f)) {
+        if (f.number == 1) sound = read_piece(m, f.message);
+        if (f.number == 2 || f.number == 3) sound = read_spec(m, f.message, f.number == 2);
+    }
+    if (!sound) return ht_fail(err, -EINVAL, "%s: piece %lld or a setting is broken", path, (long long)m->n);
+    if (m->type != 2) return ht_fail(err, -ENOTSUP, "%s: model type %lld is not supported (2, BPE, is)", path,
+                                     (long long)m->type);
+    if (!m->identity) return ht_fail(err, -ENOTSUP, "%s: its normalisation is not supported (identity is)", path);
+    return 0;
+}
+
+static int checked_id(const ht_tokenizer *t, int64_t id, const char *what, const char *path, int32_t *out, ht_error *err)
+{
+    if (id >= t->n) return ht_fail(err, -EINVAL, "%s: %s id %lld of %d pieces", path, what, (long long)id, t->n);
+    *out = id < 0 ? -1 : (int32_t)id;
+    return 0;
+}
+
+int ht_vocab_from_sentencepiece(ht_tokenizer *t, const char *path, ht_error *err)
+{
+    ht_file file;
+    int32_t eos = -1;
+    model_file m = {.type = 1, .unknown = 0, .bos = 1, .eos = 2, .adds_blank = true, .identity = true};
+    int ret = ht_file_open(&file, path, err);
+    if (ret < 0) return ret;
+    if ((ret = read_file(&m, file.data, file.size, path, err)) < 0) goto out;
+    t->model = HT_MODEL_SCORES;
+    t->adds_blank = m.adds_blank;
+    t->fuses_unknown = true;
+    ret = ht_vocab_build(t, &(ht_vocab_source){.spelled = m.spelled, .kinds = m.kinds, .scores = m.scores, .n = m.n,
+                                               .origin = path}, err);
+    if (ret == 0) ret = checked_id(t, m.unknown, "unknown", path, &t->unknown, err);
+    if (ret == 0) ret = checked_id(t, m.bos, "BOS", path, &t->bos, err);
+    if (ret == 0) ret = checked_id(t, m.eos, "EOS", path, &eos, err);
+    if (ret == 0 && eos >= 0) t->marks[eos] |= HT_MARK_END;
+    t->adds_bos = t->bos >= 0; /* as the Llama family wants it; tokenizer_config.json may say otherwise */
+out:
+    ht_free(m.spelled);
+    ht_free(m.kinds);
+    ht_free(m.scores);
+    ht_file_close(&file);
+    return ret;
+}
