@@ -3,6 +3,8 @@
 
 #include "core/base/memory.h"
 
+#include <string.h>
+
 int ht_text_open(ht_text *t, const ht_tokenizer *tokenizer, const char *const *stop, int32_t n_stop, bool special,
                  bool continues, ht_error *err)
 {
@@ -40,18 +42,31 @@ void ht_text_reset(ht_text *t)
     ht_stop_reset(&t->stop);
 }
 
+/* The characters that a token completes, in t->piece; id < 0: what is held. Control tokens, which streaming leaves out,
+ * are spelled out if wanted, behind whatever was held. */
+static size_t complete_characters(ht_text *t, int32_t id)
+{
+    const char *spelling = "";
+    bool control = id >= 0 && ht_tokenizer_piece(t->tokenizer, id, false, &spelling) <= 0;
+
+    if (control && !t->special) return 0;
+    int n = ht_tokenizer_stream(t->tokenizer, &t->stream, control ? -1 : id, t->piece, t->capacity);
+    if (n < 0) n = 0;
+    if (!control) return (size_t)n;
+    int length = ht_tokenizer_piece(t->tokenizer, id, true, &spelling);
+    if (length < 0 || length > t->capacity - n) length = 0;
+    memcpy(t->piece + n, spelling, (size_t)length);
+    t->stream.begun = true;
+    return (size_t)n + (size_t)length;
+}
+
 int ht_text_feed(ht_text *t, int32_t id, const char **out, size_t *n)
 {
-    const char *piece;
-
     *out = t->piece;
     *n = 0;
     if (t->stop.found >= 0) return 1;
-    /* Control tokens have no text unless they are to be spelled out. */
-    if (id >= 0 && !t->special && ht_tokenizer_piece(t->tokenizer, id, false, &piece) <= 0) return 0;
-    int bytes = ht_tokenizer_stream(t->tokenizer, &t->stream, id, t->piece, t->capacity);
-    if (bytes < 0) bytes = 0;
-    int found = ht_stop_feed(&t->stop, t->piece, (size_t)bytes, out, n);
+    size_t bytes = complete_characters(t, id);
+    int found = ht_stop_feed(&t->stop, t->piece, bytes, out, n);
     if (found > 0 || id >= 0) return found > 0;
     /* The end: what was just given and what was held, one behind the other in the same buffer. */
     const char *rest;
