@@ -3,11 +3,12 @@
  * The scales. The norms make their output's elements about 1, so a matrix of deviation 1/sqrt(columns) does too.
  * - Q and K are somewhat larger: attention scores have a deviation of 2, so attention picks a few tokens, not the
  *   mean of all, and what it picks depends on the position.
- * - The outputs of all attention blocks and FFNs together are `gain` times the embedding: with an output matrix of
- *   its own, 1.5, so the next token depends on the context as much as on the last token. With a tied one the
- *   embedding of the last token must be a small part of the state, or the model would say the same token again: the
- *   token's own logit stands out from the others by sqrt(d) / gain deviations, where the best of V random ones is
- *   at about 4; gain = sqrt(d) makes that 1.
+ * - The outputs of all attention blocks and FFNs together are 1.5 times the embedding, so the next token depends on
+ *   the context as much as on the last token.
+ * - With a tied output matrix, the embedding of the last token must be a small part of the final state, or the model
+ *   would say the same token again: its logit stands out from the others by sqrt(d) / gain deviations, where the best
+ *   of V random ones is at about 4. The last FFN alone is that loud (gain sqrt(d)): were all layers, each would
+ *   amplify the rounding errors of those before it.
  * - Logits have a deviation of 4. Rows of control tokens are zero in the output matrix: text does not end by itself.
  */
 #include "core/model/synth.h"
@@ -57,6 +58,7 @@ typedef struct plan {
     bool has_vocab;
     bool *silent;         /* [n_vocab], owned: tokens that the model must not say */
     float sigma[HT_SYNTH_OUTPUT + 1];
+    float last_down;      /* deviation of the last layer's ffn_down */
 } plan;
 
 /* ---- options ---- */
@@ -156,8 +158,8 @@ static int choose_silent(plan *p, ht_error *err)
 static void choose_scales(plan *p)
 {
     double d = p->s.n_embd, q = (double)p->s.n_heads * p->s.head_dim, f = p->s.n_ff;
-    double embedding = p->s.tied ? 4.0 / sqrt(d) : 1.0, gain = p->s.tied ? sqrt(d) : 1.5;
-    double branch = gain * embedding / sqrt(2.0 * p->s.n_layers); /* deviation that one block adds */
+    double embedding = p->s.tied ? 4.0 / sqrt(d) : 1.0;
+    double branch = 1.5 * embedding / sqrt(2.0 * p->s.n_layers); /* deviation that one block adds */
     /* sqrt(E[act(g)^2]) for g normal: silu 0.597, relu sqrt(1/2). */
     double hidden = p->relu ? 0.7071 : 0.597;
     p->sigma[HT_SYNTH_EMBEDDING] = (float)embedding;
@@ -165,6 +167,7 @@ static void choose_scales(plan *p)
     p->sigma[HT_SYNTH_V] = p->sigma[HT_SYNTH_GATE] = p->sigma[HT_SYNTH_UP] = (float)(1.0 / sqrt(d));
     p->sigma[HT_SYNTH_O] = (float)(branch / sqrt(q));
     p->sigma[HT_SYNTH_DOWN] = (float)(branch / (hidden * sqrt(f)));
+    p->last_down = p->s.tied ? (float)(sqrt(d) * embedding / (hidden * sqrt(f))) : p->sigma[HT_SYNTH_DOWN];
     p->sigma[HT_SYNTH_OUTPUT] = (float)(4.0 / sqrt(d));
 }
 
@@ -261,7 +264,7 @@ static int put_metadata(ht_gguf_writer *w, const plan *p, ht_error *err)
 /* ---- tensors ---- */
 
 /* What is written of a tensor, in the order of the file. role < 0: a norm. */
-typedef struct piece { int role; ht_type type; int64_t rows, cols; } piece;
+typedef struct piece { int role; ht_type type; int64_t rows, cols; float sigma; } piece;
 
 #define PIECES_PER_LAYER 9
 
@@ -278,7 +281,10 @@ static int add_piece(ht_gguf_writer *w, const plan *p, piece *list, int32_t *n, 
                                                s->n_heads / s->n_kv_heads, cols);
     int32_t tensor = ht_gguf_add_tensor(w, name, type, role < 0 ? 1 : 2, (int64_t[]){cols, rows}, err);
     if (tensor < 0) return tensor;
-    list[(*n)++] = (piece){role, type, rows, cols};
+    float sigma = role < 0                                                  ? 0.0f
+                  : role == HT_SYNTH_DOWN && layer == p->s.n_layers - 1 ? p->last_down
+                                                                            : p->sigma[role];
+    list[(*n)++] = (piece){role, type, rows, cols, sigma};
     return 0;
 }
 
@@ -330,7 +336,7 @@ static int write_pieces(ht_gguf_writer *w, const plan *p, const piece *list, int
         const piece *c = &list[t];
         bool says = c->role == HT_SYNTH_OUTPUT || (c->role == HT_SYNTH_EMBEDDING && p->s.tied);
         rc = c->role < 0 ? write_norm(w, p, t, c->cols, err)
-                         : ht_synth_fill(filler, w, t, c->type, c->rows, c->cols, p->sigma[c->role], says,
+                         : ht_synth_fill(filler, w, t, c->type, c->rows, c->cols, c->sigma, says,
                                          says ? p->silent : NULL, err);
         done += ht_gguf_tensor_bytes(w, t);
         if (!o->quiet) ht_progress_update(&progress, done);
