@@ -60,7 +60,7 @@ if(cuda_found)
   add_library(hearth_gpu_cuda_kernels OBJECT ${cuda_sources})
   target_include_directories(hearth_gpu_cuda_kernels PRIVATE ${CMAKE_SOURCE_DIR})
   # -fmad=false: no contraction, as everywhere (design D10).
-  target_compile_options(hearth_gpu_cuda_kernels PRIVATE -O3 -fmad=false -lineinfo --expt-relaxed-constexpr)
+  target_compile_options(hearth_gpu_cuda_kernels PRIVATE -fmad=false -lineinfo --expt-relaxed-constexpr)
   find_package(CUDAToolkit REQUIRED)
   target_sources(hearth_gpu PRIVATE $<TARGET_OBJECTS:hearth_gpu_cuda_kernels>)
   target_link_libraries(hearth_gpu PUBLIC CUDA::cudart_static)
