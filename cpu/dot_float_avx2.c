@@ -3,7 +3,7 @@
  */
 #include "cpu/tile_avx2.h"
 
-enum { GROUP = 4, AHEAD = 2048 /* bytes of a row to prefetch ahead */ };
+enum { GROUP = 4 };
 
 TILE_INLINE int64_t weight_bytes(ht_type type) { return type == HT_F32 ? 4 : 2; }
 
@@ -18,12 +18,10 @@ TILE_INLINE void float_tile(ht_type type, int nr, int nc, float *y, int64_t y_st
     for (int64_t k = 0; k < cols; k += 8) {
         const int64_t lanes = cols - k;
         __m256 v[GROUP];
-        if (k * weight_bytes(type) % 64 == 0) {
-            size_t to = (size_t)(k * weight_bytes(type)) + AHEAD;
-            to += to >= row_bytes ? (size_t)(nr - 1) * row_bytes : 0; /* on to the next rows */
-            TILE_UNROLL for (int r = 0; r < nr; r++)
-                _mm_prefetch((const char *)((uintptr_t)w + (size_t)r * row_bytes + to), _MM_HINT_T0);
-        }
+        /* the next rows, in the order of addresses: see tile_prefetch */
+        const size_t step = (size_t)(nr * 8 * weight_bytes(type)), at = (size_t)(k / 8) * step;
+        for (size_t line = (at + 63) & ~(size_t)63; line < at + step; line += 64)
+            _mm_prefetch((const char *)((uintptr_t)w + (size_t)nr * row_bytes + line), _MM_HINT_T1);
         TILE_UNROLL for (int r = 0; r < nr; r++)
             v[r] = load_floats(type, w + (size_t)r * row_bytes, k, lanes);
         TILE_UNROLL for (int c = 0; c < nc; c++) {

@@ -4,8 +4,6 @@
  */
 #include "cpu/tile_avx2.h"
 
-enum { AHEAD = 1024 }; /* bytes of a row to prefetch ahead: 8 KB for a tile */
-
 /* Sums of 16 quants. */
 TILE_INLINE int32_t sum_16(const int8_t *q)
 {
@@ -31,7 +29,7 @@ static void make_aux(ht_type type, tile_aux *aux, const int8_t *q, const float *
 }
 
 /* A tile against several columns, over a segment's blocks. */
-static void tile_several(const tile_type *t, const tile_rows *tile, const tile_ahead *ahead, const tile_columns *x,
+static void tile_several(const tile_type *t, const tile_rows *tile, const char *next, const tile_columns *x,
                          int64_t n, int64_t blocks, __m256 *acc)
 {
     __m256i stored[TILE_STAGE * 12];
@@ -39,12 +37,7 @@ static void tile_several(const tile_type *t, const tile_rows *tile, const tile_a
     size_t at = 0;
     for (int64_t b = 0; b < blocks; b += TILE_STAGE, at += stage_bytes) {
         int64_t some = blocks - b < TILE_STAGE ? blocks - b : TILE_STAGE;
-        for (size_t line = 0; line < stage_bytes; line += 64) {
-            size_t to = at + line + ahead->ahead;
-            to += to >= ahead->wrap ? ahead->jump : 0;
-            for (int r = 0; r < TILE_ROWS; r++)
-                _mm_prefetch((const char *)((uintptr_t)tile->row[r] + to), _MM_HINT_T0);
-        }
+        tile_prefetch(next, at, at + stage_bytes);
         t->store(tile, at, some, stored);
         t->columns(n, stored, some, x, b, acc);
     }
@@ -67,8 +60,6 @@ static void segment_q8(const tile_type *t, float *y, int64_t y_stride, const cha
             set.aux[c] = aux[c];
         }
     }
-    const size_t bytes = (size_t)blocks * unpack_group_bytes(t->type) / (size_t)unpack_group_blocks(t->type);
-    const tile_ahead ahead = {AHEAD, bytes, TILE_ROWS * row_bytes - bytes};
     for (int64_t r = 0; r < rows; r += TILE_ROWS) {
         tile_rows tile;
         tile_set(&tile, w + (size_t)r * row_bytes, row_bytes, rows - r);
@@ -76,10 +67,11 @@ static void segment_q8(const tile_type *t, float *y, int64_t y_stride, const cha
         __m256 acc[HT_DECODE_COLUMNS];
         for (int64_t c = 0; c < n; c++)
             acc[c] = first == 0 ? _mm256_setzero_ps() : _mm256_maskload_ps(y + c * y_stride + r, mask);
+        const char *next = (const char *)((uintptr_t)tile.row[0] + TILE_ROWS * row_bytes);
         if (n == 1)
-            t->one(&tile, &ahead, set.q[0], set.d[0], set.aux[0], blocks, acc);
+            t->one(&tile, next, set.q[0], set.d[0], set.aux[0], blocks, acc);
         else
-            tile_several(t, &tile, &ahead, &set, n, blocks, acc);
+            tile_several(t, &tile, next, &set, n, blocks, acc);
         for (int64_t c = 0; c < n; c++)
             _mm256_maskstore_ps(y + c * y_stride + r, mask, acc[c]);
     }

@@ -4,8 +4,6 @@
  */
 #include "cpu/tile_avx512.h"
 
-enum { AHEAD = 1024 }; /* bytes of a row to prefetch ahead: 16 KB for a tile */
-
 typedef struct column_set {
     const int8_t *q[HT_DECODE_COLUMNS];
     const float *d[HT_DECODE_COLUMNS];
@@ -85,19 +83,8 @@ STORED_COLUMNS(whole_min, false, true)
 STORED_COLUMNS(halves_offset, true, false)
 STORED_COLUMNS(halves_min, true, true)
 
-static void tile_prefetch_bytes(const tile_rows *tile, const tile_ahead *a, size_t at, size_t bytes)
-{
-    size_t to = at + a->ahead;
-    if (to >= a->wrap)
-        to += a->jump;
-    for (size_t line = 0; line < (bytes + 63) / 64; line++) {
-        for (int r = 0; r < TILE_ROWS; r++)
-            _mm_prefetch((const char *)((uintptr_t)tile->row[r] + to + 64 * line), _MM_HINT_T0);
-    }
-}
-
 /* A tile against several columns, over a segment's blocks. */
-static void tile_several(const tile_type *t, const tile_rows *tile, const tile_ahead *ahead, const column_set *x,
+static void tile_several(const tile_type *t, const tile_rows *tile, const char *next, const column_set *x,
                          int64_t n, int64_t blocks, __m512 *acc)
 {
     __attribute__((aligned(64))) __m512i stored[TILE_STAGE * 12];
@@ -106,7 +93,7 @@ static void tile_several(const tile_type *t, const tile_rows *tile, const tile_a
     size_t at = 0;
     for (int64_t b = 0; b < blocks; b += TILE_STAGE, at += stage_bytes) {
         int64_t some = blocks - b < TILE_STAGE ? blocks - b : TILE_STAGE;
-        tile_prefetch_bytes(tile, ahead, at, stage_bytes);
+        tile_prefetch(next, at, at + stage_bytes);
         t->store(tile, at, some, stored);
         if (halves)
             (has_min ? stored_halves_min : stored_halves_offset)(n, stored, some, x, b, acc);
@@ -132,8 +119,6 @@ static void segment_q8(const tile_type *t, float *y, int64_t y_stride, const cha
             set.aux[c] = aux[c];
         }
     }
-    const size_t bytes = (size_t)blocks * unpack_group_bytes(t->type) / (size_t)unpack_group_blocks(t->type);
-    const tile_ahead ahead = {AHEAD, bytes, TILE_ROWS * row_bytes - bytes};
     for (int64_t r = 0; r < rows; r += TILE_ROWS) {
         tile_rows tile;
         tile_set(&tile, w + (size_t)r * row_bytes, row_bytes, rows - r);
@@ -141,10 +126,11 @@ static void segment_q8(const tile_type *t, float *y, int64_t y_stride, const cha
         __m512 acc[HT_DECODE_COLUMNS];
         for (int64_t c = 0; c < n; c++)
             acc[c] = first == 0 ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(mask, y + c * y_stride + r);
+        const char *next = (const char *)((uintptr_t)tile.row[0] + TILE_ROWS * row_bytes);
         if (n == 1)
-            t->one(&tile, &ahead, set.q[0], set.d[0], set.aux[0], blocks, acc);
+            t->one(&tile, next, set.q[0], set.d[0], set.aux[0], blocks, acc);
         else
-            tile_several(t, &tile, &ahead, &set, n, blocks, acc);
+            tile_several(t, &tile, next, &set, n, blocks, acc);
         for (int64_t c = 0; c < n; c++)
             _mm512_mask_storeu_ps(y + c * y_stride + r, mask, acc[c]);
     }

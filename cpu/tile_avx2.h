@@ -8,7 +8,7 @@
 #if defined(__AVX2__)
 
 enum {
-    TILE_SEGMENT = 256, /* blocks of 32 columns that a decode-class product takes at a time */
+    TILE_SEGMENT = 1024, /* blocks of 32 columns that a decode-class product takes at a time */
     TILE_STAGE = 8,     /* blocks that are unpacked to memory at a time */
     TILE_COLUMNS = 4,   /* columns that a packed tile of activations holds side by side */
 };
@@ -23,8 +23,13 @@ TILE_INLINE int64_t stored_vectors(ht_type type)
  *   offset types: int, -offset * sum(q), the start of the integer sum; types with minimums: float, d * sum(q). */
 typedef union tile_aux { int32_t i; float f; } tile_aux;
 
-/* Where to prefetch while a row is read: `ahead` bytes further, or beyond the row's end in the next tile's row. */
-typedef struct tile_ahead { size_t ahead, wrap, jump; } tile_ahead;
+/* While a tile is read, the next one is prefetched into L2, a few lines for each block that is unpacked, in the order
+ * of addresses (all its rows lie one after another): see tile_avx512.h. */
+TILE_INLINE void tile_prefetch(const char *next, size_t from, size_t to)
+{
+    for (size_t line = (from * TILE_ROWS + 63) & ~(size_t)63; line < to * TILE_ROWS; line += 64)
+        _mm_prefetch((const char *)((uintptr_t)next + line), _MM_HINT_T1);
+}
 
 typedef struct tile_columns {
     const int8_t *q[HT_DECODE_COLUMNS];
@@ -34,8 +39,8 @@ typedef struct tile_columns {
 
 typedef struct tile_type {
     ht_type type;
-    /* acc lane r += row r . one column, over `blocks` blocks. */
-    void (*one)(const tile_rows *tile, const tile_ahead *ahead, const int8_t *q, const float *d, const tile_aux *aux,
+    /* acc lane r += row r . one column, over `blocks` blocks. next: see tile_prefetch. */
+    void (*one)(const tile_rows *tile, const char *next, const int8_t *q, const float *d, const tile_aux *aux,
                 int64_t blocks, __m256 *acc);
     /* Unpack blocks (whole groups) to memory: as stored_vectors, or as F32 (blocks * 32, 8). */
     void (*store)(const tile_rows *tile, size_t at, int64_t blocks, __m256i *out);

@@ -8,7 +8,7 @@
 #if defined(__AVX512VBMI__)
 
 enum {
-    TILE_SEGMENT = 256,        /* blocks of 32 columns that a decode-class product takes at a time */
+    TILE_SEGMENT = 1024,       /* blocks of 32 columns that a decode-class product takes at a time */
     TILE_STAGE = 8,            /* blocks that are unpacked to memory at a time */
     TILE_COLUMNS = 8,          /* columns that a packed tile of activations holds side by side */
 };
@@ -20,13 +20,20 @@ TILE_INLINE int64_t stored_vectors(bool halves, bool has_min) { return 8 + (halv
  *   offset types: int, -offset * sum(q), the start of the integer sum; types with minimums: float, d * sum(q). */
 typedef union tile_aux { int32_t i; float f; } tile_aux;
 
-/* Where to prefetch while a row is read: `ahead` bytes further, or beyond the row's end in the next tile's row. */
-typedef struct tile_ahead { size_t ahead, wrap, jump; } tile_ahead;
+/* While a tile is read, the next one is prefetched into L2, a few lines for each block that is unpacked, in the order
+ * of addresses (all its rows lie one after another). Measured on one Zen 4 core, 16 rows of Q4_0, share of a streaming
+ * read: 30-37% with prefetches into L1 in any order (they hold the few miss buffers that hits in L2 need too),
+ * 74-79% so. */
+TILE_INLINE void tile_prefetch(const char *next, size_t from, size_t to)
+{
+    for (size_t line = (from * TILE_ROWS + 63) & ~(size_t)63; line < to * TILE_ROWS; line += 64)
+        _mm_prefetch((const char *)((uintptr_t)next + line), _MM_HINT_T1);
+}
 
 typedef struct tile_type {
     ht_type type;
-    /* acc lane r += row r . one column, over `blocks` blocks. */
-    void (*one)(const tile_rows *tile, const tile_ahead *ahead, const int8_t *q, const float *d, const tile_aux *aux,
+    /* acc lane r += row r . one column, over `blocks` blocks. next: see tile_prefetch. */
+    void (*one)(const tile_rows *tile, const char *next, const int8_t *q, const float *d, const tile_aux *aux,
                 int64_t blocks, __m512 *acc);
     /* Unpack blocks (whole groups, but at a row's end) to memory: as stored_vectors, or as F32 (blocks * 32, 16). */
     void (*store)(const tile_rows *tile, size_t at, int64_t blocks, __m512i *out);

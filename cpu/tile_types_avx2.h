@@ -6,28 +6,18 @@
 
 #if defined(__AVX2__)
 
-/* The lines that begin in the next `bytes` of every row, `ahead` bytes on. */
-TILE_INLINE void tile_prefetch(const tile_rows *tile, const tile_ahead *a, size_t at, size_t bytes)
-{
-    for (size_t line = (at + 63) & ~(size_t)63; line < at + bytes; line += 64) {
-        size_t to = line + a->ahead;
-        to += to >= a->wrap ? a->jump : 0;
-        TILE_UNROLL for (int r = 0; r < TILE_ROWS; r++)
-            _mm_prefetch((const char *)((uintptr_t)tile->row[r] + to), _MM_HINT_T0);
-    }
-}
-
-TILE_INLINE void tile_one(ht_type type, const tile_rows *tile, const tile_ahead *ahead, const int8_t *q,
+TILE_INLINE void tile_one(ht_type type, const tile_rows *tile, const char *next, const int8_t *q,
                           const float *d, const tile_aux *aux, int64_t blocks, __m256 *out)
 {
     const int group = unpack_group_blocks(type), halves = unpack_halves(type) ? 2 : 1;
     __m256 acc = *out;
     size_t at = 0;
     for (int64_t first = 0; first < blocks; first += group, at += unpack_group_bytes(type)) {
-        tile_prefetch(tile, ahead, at, unpack_group_bytes(type));
+        const size_t bytes = unpack_group_bytes(type), n = (size_t)group;
         tile_group scales;
         unpack_scales(type, tile, at, &scales);
         TILE_UNROLL for (int b = 0; b < group; b++) {
+            tile_prefetch(next, at + (size_t)b * bytes / n, at + (size_t)(b + 1) * bytes / n);
             tile_block w;
             unpack_block(type, tile, at, &scales, b, &w);
             acc = block_column(type, w.w, w.d, w.m, q + HT_QK * (first + b), d[first + b], aux + (first + b) * halves,
@@ -136,10 +126,10 @@ TILE_INLINE void tile_product(ht_type type, const __m256i *stored, const char *p
 }
 
 #define TILE_TYPE(name, type)                                                                                      \
-    static void one_##name(const tile_rows *tile, const tile_ahead *ahead, const int8_t *q, const float *d,        \
+    static void one_##name(const tile_rows *tile, const char *next, const int8_t *q, const float *d,        \
                            const tile_aux *aux, int64_t blocks, __m256 *acc)                                       \
     {                                                                                                              \
-        tile_one(type, tile, ahead, q, d, aux, blocks, acc);                                                       \
+        tile_one(type, tile, next, q, d, aux, blocks, acc);                                                       \
     }                                                                                                              \
     static void store_##name(const tile_rows *tile, size_t at, int64_t blocks, __m256i *out)                       \
     {                                                                                                              \

@@ -6,26 +6,18 @@
 
 #if defined(__AVX512VBMI__)
 
-/* The lines that begin in the next `bytes` of every row, `ahead` bytes on. */
-TILE_INLINE void tile_prefetch(const tile_rows *tile, const tile_ahead *a, size_t at, size_t bytes)
+TILE_INLINE void one_group(ht_type type, const tile_rows *tile, size_t at, const char *next, int64_t blocks,
+                           const int8_t *q, const float *d, const tile_aux *aux, __m512 *acc)
 {
-    for (size_t line = (at + 63) & ~(size_t)63; line < at + bytes; line += 64) {
-        size_t to = line + a->ahead;
-        to += to >= a->wrap ? a->jump : 0;
-        TILE_UNROLL for (int r = 0; r < TILE_ROWS; r++)
-            _mm_prefetch((const char *)((uintptr_t)tile->row[r] + to), _MM_HINT_T0);
-    }
-}
-
-TILE_INLINE void one_group(ht_type type, const tile_rows *tile, size_t at, int64_t blocks, const int8_t *q,
-                           const float *d, const tile_aux *aux, __m512 *acc)
-{
+    const size_t bytes = unpack_group_bytes(type), n = (size_t)unpack_group_blocks(type);
     tile_group group;
     unpack_scales(type, tile, at, &group);
     TILE_UNROLL for (int i = 0; i < unpack_group_blocks(type); i++) {
         int b = unpack_order(type, i);
         if (b >= blocks)
             break;
+        if (next)
+            tile_prefetch(next, at + (size_t)i * bytes / n, at + (size_t)(i + 1) * bytes / n);
         tile_block w;
         unpack_block(type, tile, at, &group, b, &w);
         *acc = block_column(unpack_halves(type), unpack_has_min(type), w.w, w.d, w.m, q + HT_QK * b, d[b],
@@ -33,7 +25,7 @@ TILE_INLINE void one_group(ht_type type, const tile_rows *tile, size_t at, int64
     }
 }
 
-TILE_INLINE void tile_one(ht_type type, const tile_rows *tile, const tile_ahead *ahead, const int8_t *q,
+TILE_INLINE void tile_one(ht_type type, const tile_rows *tile, const char *next, const int8_t *q,
                           const float *d, const tile_aux *aux, int64_t blocks, __m512 *out)
 {
     const int group = unpack_group_blocks(type), halves = unpack_halves(type) ? 2 : 1;
@@ -41,13 +33,12 @@ TILE_INLINE void tile_one(ht_type type, const tile_rows *tile, const tile_ahead 
     int64_t b = 0;
     size_t at = 0;
     for (; b + group <= blocks; b += group, at += unpack_group_bytes(type)) {
-        tile_prefetch(tile, ahead, at, unpack_group_bytes(type));
-        one_group(type, tile, at, group, q + b * HT_QK, d + b, aux + b * halves, &acc);
+        one_group(type, tile, at, next, group, q + b * HT_QK, d + b, aux + b * halves, &acc);
     }
     if (unpack_is_small(type) && group > 1 && b < blocks) {
         tile_tail tail;
         tile_tail_set(&tail, tile, at, (size_t)(blocks - b) * unpack_small_bytes(type));
-        one_group(type, &tail.rows, 0, blocks - b, q + b * HT_QK, d + b, aux + b * halves, &acc);
+        one_group(type, &tail.rows, 0, NULL, blocks - b, q + b * HT_QK, d + b, aux + b * halves, &acc);
     }
     *out = acc;
 }
@@ -109,10 +100,10 @@ TILE_INLINE void floats_group(ht_type type, const tile_rows *tile, size_t at, in
     }
 
 #define TILE_TYPE(name, type)                                                                                      \
-    static void one_##name(const tile_rows *tile, const tile_ahead *ahead, const int8_t *q, const float *d,        \
+    static void one_##name(const tile_rows *tile, const char *next, const int8_t *q, const float *d,        \
                            const tile_aux *aux, int64_t blocks, __m512 *acc)                                       \
     {                                                                                                              \
-        tile_one(type, tile, ahead, q, d, aux, blocks, acc);                                                       \
+        tile_one(type, tile, next, q, d, aux, blocks, acc);                                                       \
     }                                                                                                              \
     static void store_##name(const tile_rows *tile, size_t at, int64_t blocks, __m512i *out)                       \
     {                                                                                                              \
