@@ -161,8 +161,8 @@ static int start_matmat(const ht_k_matmat *k, void *stream)
     return plain ? HT_LAUNCH(matmat_plain<T>, grid, dim3(PLAIN_THREADS), 0, bytes, stream, a)                         \
                  : HT_LAUNCH(matmat_mma<T>, grid, dim3(MMA_THREADS), shared, bytes, stream, a)
     switch (k->type) {
-        HT_FOR_FLOAT_TYPE(k->type, START)
-        HT_FOR_BLOCK_TYPE(k->type, START)
+        HT_FOR_FLOAT_TYPE(START)
+        HT_FOR_BLOCK_TYPE(START)
     default: return BAD_ARGUMENT;
     }
 #undef START

@@ -52,8 +52,8 @@ static int start_columns(const ht_k_matvec *k, int first, int n, void *stream)
 #define FLOATS(T) return HT_FOR_COLUMNS(T, false, n, RUN)
 #define BLOCKS(T) return k->q8 ? HT_FOR_COLUMNS(T, true, n, RUN) : HT_FOR_COLUMNS(T, false, n, RUN)
     switch (k->type) {
-        HT_FOR_FLOAT_TYPE(k->type, FLOATS)
-        HT_FOR_BLOCK_TYPE(k->type, BLOCKS)
+        HT_FOR_FLOAT_TYPE(FLOATS)
+        HT_FOR_BLOCK_TYPE(BLOCKS)
     default: return BAD_ARGUMENT;
     }
 #undef RUN

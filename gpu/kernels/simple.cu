@@ -27,8 +27,8 @@ static int start_embed(const ht_k_embed *k, void *stream)
     const double bytes = static_cast<double>(a.n) * (static_cast<double>(a.row_bytes) + 4.0 * a.cols);
 #define START(T) return HT_LAUNCH(embed<T>, grid, dim3(THREADS), 0, bytes, stream, a)
     switch (a.type) {
-        HT_FOR_FLOAT_TYPE(a.type, START)
-        HT_FOR_BLOCK_TYPE(a.type, START)
+        HT_FOR_FLOAT_TYPE(START)
+        HT_FOR_BLOCK_TYPE(START)
     default: return BAD_ARGUMENT;
     }
 #undef START

@@ -85,8 +85,8 @@ static int start_groups(const ht_k_axpy &a, int groups, void *stream)
     const double bytes = static_cast<double>(a.f) * static_cast<double>(a.row_bytes); /* at most */
 #define START(T) return HT_LAUNCH(axpy_groups<T>, grid, dim3(AXPY_THREADS), 0, bytes, stream, a)
     switch (a.type) {
-        HT_FOR_FLOAT_TYPE(a.type, START)
-        HT_FOR_BLOCK_TYPE(a.type, START)
+        HT_FOR_FLOAT_TYPE(START)
+        HT_FOR_BLOCK_TYPE(START)
     default: return BAD_ARGUMENT;
     }
 #undef START

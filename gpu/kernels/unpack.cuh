@@ -309,12 +309,17 @@ template <class T> __device__ __forceinline__ void expand(const uint8_t *row, in
     }
 }
 
-/* Calls USE(struct of the type) for the type; anything else falls through. */
-#define HT_FOR_FLOAT_TYPE(type, USE)                                                                                 \
+/* Cases of a switch over types: USE(struct of the type); others fall through. With HT_ONE_TYPE only Q4_0 is built, for
+ * quick looks at what nvcc makes of a kernel (tests/gpu/nvcc.sh). */
+#ifdef HT_ONE_TYPE
+#define HT_FOR_FLOAT_TYPE(USE)
+#define HT_FOR_BLOCK_TYPE(USE) case HT_Q4_0: USE(Q4_0);
+#else
+#define HT_FOR_FLOAT_TYPE(USE)                                                                                       \
     case HT_F32: USE(F32);                                                                                            \
     case HT_F16: USE(F16);                                                                                            \
     case HT_BF16: USE(BF16);
-#define HT_FOR_BLOCK_TYPE(type, USE)                                                                                 \
+#define HT_FOR_BLOCK_TYPE(USE)                                                                                       \
     case HT_Q4_0: USE(Q4_0);                                                                                          \
     case HT_Q4_1: USE(Q4_1);                                                                                          \
     case HT_Q5_0: USE(Q5_0);                                                                                          \
@@ -327,6 +332,7 @@ template <class T> __device__ __forceinline__ void expand(const uint8_t *row, in
     case HT_Q6_K: USE(Q6_K);                                                                                          \
     case HT_IQ4_NL: USE(IQ4_NL);                                                                                      \
     case HT_IQ4_XS: USE(IQ4_XS);
+#endif
 
 /* What a starter answers to arguments that no kernel is for: cudaErrorInvalidValue, or its like. */
 constexpr int BAD_ARGUMENT = 1;

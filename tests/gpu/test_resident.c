@@ -336,3 +336,41 @@ Test(resident, few_launches_a_layer, .timeout = 60)
     ht_session_close(&session);
     stack_close(&s);
 }
+
+/* Prompts go to the tensor cores where there are any, and to the plain product where not. */
+static int64_t count_spans(ht_gpu *gpu, const char *part)
+{
+    int64_t n, found = 0;
+    const ht_emu_span *spans = ht_device_emu_trace(gpu, &n);
+
+    for (int64_t i = 0; i < n; i++) found += strstr(spans[i].name, part) != NULL;
+    return found;
+}
+
+static void expect_products(int32_t capability, ht_act_mode act, bool tensor)
+{
+    char path[TEST_PATH_MAX];
+    const setup o = {act, HT_F16, HT_F16, false, 0};
+    stack s;
+    ht_error err = {0};
+    int32_t tokens[8];
+
+    if (!test_data(path, MODEL)) cr_skip_test("no " MODEL);
+    must(stack_open(&s, path, &o, &(ht_emu_options){.capability = capability, .trace = 2000}, &err), &err);
+    make_tokens(tokens, 8, s.limits.shape.n_vocab);
+    ht_session *session = new_session(&s);
+    ht_device_emu_trace_clear(s.gpu);
+    must(ht_session_sync(&(ht_prompt){session, tokens, 8}, 1, &err), &err);
+    cr_expect_eq(count_spans(s.gpu, "matmat_mma") > 0, tensor);
+    cr_expect_eq(count_spans(s.gpu, "matmat_plain") > 0, !tensor);
+    cr_expect_eq(count_spans(s.gpu, "matvec"), 0, "a prompt is of the block class");
+    ht_device_emu_trace_clear(s.gpu);
+    must(ht_session_decode(&session, tokens, 1, &err), &err);
+    cr_expect_eq(count_spans(s.gpu, "matmat"), 0, "a generated token is of the decode class");
+    ht_session_close(&session);
+    stack_close(&s);
+}
+
+Test(resident, prompts_use_tensor_cores, .timeout = 60) { expect_products(80, HT_ACT_Q8, true); }
+Test(resident, old_gpus_use_the_plain_product, .timeout = 60) { expect_products(75, HT_ACT_Q8, false); }
+Test(resident, f32_uses_the_plain_product, .timeout = 60) { expect_products(90, HT_ACT_F32, false); }

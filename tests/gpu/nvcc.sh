@@ -1,0 +1,19 @@
+#!/bin/sh
+# What nvcc makes of the kernels, for one block type (quick): every file compiles, and the tensor-core product really
+# holds mma instructions. Usage: nvcc.sh SOURCE-FOLDER. Exits 77 without nvcc.
+cd "$1" || exit 1
+nvcc=$(command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null) || { echo "no nvcc"; exit 77; }
+out=$(mktemp -d) bad=0
+trap 'rm -rf "$out"' EXIT
+for file in gpu/kernels/*.cu; do
+    "$nvcc" -std=c++17 -DHT_ONE_TYPE -fmad=false -I. -arch=compute_80 -ptx "$file" -o "$out/$(basename "$file" .cu).ptx" ||
+        { echo "$file does not compile"; bad=1; }
+done
+tiles=$(grep -c 'mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32' "$out/matmat.ptx")
+[ "$tiles" -ge 8 ] || { echo "matmat.cu: $tiles mma instructions"; bad=1; }
+# Without contraction there is no fused multiply-add but those that math.h writes.
+fused=$(grep -c 'fma.rn.f32' "$out/matvec.ptx")
+[ "$fused" -eq 0 ] || { echo "matvec.cu: $fused contracted multiply-adds"; bad=1; }
+for dp in matvec glu; do grep -q 'dp4a' "$out/$dp.ptx" || { echo "$dp.cu: no dp4a"; bad=1; }; done
+echo "$tiles mma instructions in matmat"
+exit $bad
