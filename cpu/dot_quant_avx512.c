@@ -57,7 +57,7 @@ TILE_INLINE void stored_columns(int nc, bool halves, bool has_min, const __m512i
                 m[h] = _mm512_load_ps(from + 8 + n + h);
         }
         TILE_UNROLL for (int c = 0; c < nc; c++)
-            acc[c] = block_column(halves, has_min, w, d, m, x->q[c] + HT_QK * (first + b), x->d[c][first + b],
+            acc[c] = block_column(false, halves, has_min, w, d, m, x->q[c] + HT_QK * (first + b), x->d[c][first + b],
                                   x->aux[c] + (first + b) * n, 1, acc[c]);
     }
     TILE_UNROLL for (int c = 0; c < nc; c++)

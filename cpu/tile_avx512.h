@@ -80,18 +80,30 @@ TILE_INLINE __m512i column_dword(const int8_t *q)
     return _mm512_set1_epi32(v);
 }
 
-/* acc += one block (16 rows, 32) . 32 values of a column. This is the one order of sums of both classes. */
-TILE_INLINE __m512 block_column(bool halves, bool has_min, const __m512i w[8], const __m512 d[2], const __m512 m[2],
-                                const int8_t *q, float scale, const tile_aux *aux, int64_t aux_stride, __m512 acc)
+/* start + sum of w[i] . q, four vectors. `wide`: as two chains, since a chain of eight products waits for most of its
+ * time, and with a single column there is little else to do (integer sums: the same bits). */
+TILE_INLINE __m512i column_sum(bool wide, const __m512i *w, const int8_t *q, __m512i start)
 {
-    __m512i low = _mm512_set1_epi32(has_min ? 0 : aux[0].i);
-    TILE_UNROLL for (int i = 0; i < 4; i++)
-        low = _mm512_dpbusd_epi32(low, w[i], column_dword(q + 4 * i));
-    __m512i high = low;
+    __m512i a = _mm512_dpbusd_epi32(start, w[0], column_dword(q));
+    __m512i b = _mm512_dpbusd_epi32(wide ? _mm512_setzero_si512() : a, w[1], column_dword(q + 4));
+    a = _mm512_dpbusd_epi32(wide ? a : b, w[2], column_dword(q + 8));
+    b = _mm512_dpbusd_epi32(wide ? b : a, w[3], column_dword(q + 12));
+    return wide ? _mm512_add_epi32(a, b) : b;
+}
+
+/* acc += one block (16 rows, 32) . 32 values of a column. This is the one order of F32 sums of both classes. */
+TILE_INLINE __m512 block_column(bool wide, bool halves, bool has_min, const __m512i w[8], const __m512 d[2],
+                                const __m512 m[2], const int8_t *q, float scale, const tile_aux *aux,
+                                int64_t aux_stride, __m512 acc)
+{
+    __m512i low = column_sum(wide, w, q, _mm512_set1_epi32(has_min ? 0 : aux[0].i)), high = low;
     if (halves)
         high = _mm512_set1_epi32(has_min ? 0 : aux[aux_stride].i);
-    TILE_UNROLL for (int i = 4; i < 8; i++)
-        high = _mm512_dpbusd_epi32(high, w[i], column_dword(q + 4 * i));
+    else if (wide)
+        high = _mm512_setzero_si512();
+    high = column_sum(wide, w + 4, q + 16, high);
+    if (wide && !halves)
+        high = _mm512_add_epi32(high, low);
     if (halves) {
         __m512 t = _mm512_mul_ps(_mm512_cvtepi32_ps(low), d[0]);
         t = _mm512_fmadd_ps(_mm512_cvtepi32_ps(high), d[1], t);

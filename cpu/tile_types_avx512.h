@@ -20,7 +20,7 @@ TILE_INLINE void one_group(ht_type type, const tile_rows *tile, size_t at, const
             tile_prefetch(next, at + (size_t)i * bytes / n, at + (size_t)(i + 1) * bytes / n);
         tile_block w;
         unpack_block(type, tile, at, &group, b, &w);
-        *acc = block_column(unpack_halves(type), unpack_has_min(type), w.w, w.d, w.m, q + HT_QK * b, d[b],
+        *acc = block_column(true, unpack_halves(type), unpack_has_min(type), w.w, w.d, w.m, q + HT_QK * b, d[b],
                             aux + b * (unpack_halves(type) ? 2 : 1), 1, *acc);
     }
 }
