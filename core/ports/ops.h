@@ -44,7 +44,7 @@ typedef struct ht_ops_limits {
     ht_act_mode act;
 } ht_ops_limits;
 
-typedef struct ht_norm { ht_norm_kind kind; float eps; const float *gain, *bias; } ht_norm; /* gain NULL: none */
+typedef struct ht_norm { ht_norm_kind kind; float eps; const float *gain, *bias; } ht_norm; /* gain NULL: no norm, x as it is */
 
 /* y[i] = W[i] norm(x) + bias[i] for up to three matrices that share x. */
 typedef struct ht_project_args {
