@@ -12,7 +12,7 @@
 #define READ_BYTES ((size_t)1 << 30)
 #define READ_CHUNK ((size_t)1 << 20)
 #define WORKING_SET ((size_t)512 << 20)
-#define DECODE_UNIT ((int64_t)256 << 10) /* bytes of weights of a task */
+#define DECODE_UNIT ((int64_t)512 << 10) /* bytes of weights of a task: several tiles, since each prefetches the next */
 #define BLOCK_ROWS 64                    /* rows of a task, block class */
 
 static int compare(const void *a, const void *b)
@@ -30,23 +30,23 @@ static double median(double *v, int n)
 
 typedef struct read_job { const char *memory; uint64_t *sums; } read_job;
 
-typedef uint64_t lane8 __attribute__((vector_size(64)));
+typedef uint64_t pair __attribute__((vector_size(16)));
 
-/* A sum that the compiler makes of the widest loads that the file's flags allow: memory-bound all the same. */
+/* A sum of everything. No prefetch instructions: on Zen 4 the hardware follows one stream better by itself. */
 static void read_range(void *context, int64_t begin, int64_t end, int thread)
 {
     const read_job *j = context;
-    const lane8 *p = (const lane8 *)(const void *)(j->memory + (size_t)begin * READ_CHUNK);
-    size_t lines = (size_t)(end - begin) * READ_CHUNK / sizeof(lane8);
-    lane8 a = {0}, b = {0};
-    for (size_t i = 0; i < lines; i += 4) {
-        for (size_t k = 0; k < 4; k++)
-            __builtin_prefetch((const char *)(p + i + k) + 4096, 0, 3); /* 4 KB ahead: +20% on one Zen 4 core */
+    const pair *p = (const pair *)(const void *)(j->memory + (size_t)begin * READ_CHUNK);
+    size_t n = (size_t)(end - begin) * READ_CHUNK / sizeof(pair);
+    pair a = {0}, b = {0}, c = {0}, d = {0};
+    for (size_t i = 0; i < n; i += 8) {
         a += p[i] ^ p[i + 1];
         b += p[i + 2] ^ p[i + 3];
+        c += p[i + 4] ^ p[i + 5];
+        d += p[i + 6] ^ p[i + 7];
     }
-    a += b;
-    j->sums[8 * thread] += a[0] + a[1] + a[2] + a[3] + a[4] + a[5] + a[6] + a[7];
+    a += b + c + d;
+    j->sums[8 * thread] += a[0] + a[1];
 }
 
 double ht_measure_read_bandwidth(int threads, int repeats)

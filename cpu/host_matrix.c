@@ -6,7 +6,7 @@
 #include "core/base/arith.h"
 #include "cpu/host_internal.h"
 
-#define DECODE_UNIT_BYTES (64 << 10) /* weights of a decode unit: long enough to stream, short enough to balance */
+#define DECODE_UNIT_BYTES (512 << 10) /* weights of a decode unit: many tiles, as a kernel prefetches the next one */
 #define SERIAL_ELEMENTS (32 << 10)   /* a decode input smaller than this is prepared by the caller alone */
 
 static ht_host *host_of(ht_backend *b) { return (ht_host *)(void *)b; }
