@@ -1,8 +1,8 @@
 /* The composition root: the one file that knows every module. It opens them, wires them, closes them, and turns the
  * public API into calls of theirs. No computing here.
  *
- * An engine is a stack, opened upwards and closed downwards: model and tokenizer, thread pool, backend (the CPU),
- * store (RAM), engine.
+ * An engine is a stack, opened upwards and closed downwards: model and tokenizer, thread pool, device (if any), backend,
+ * store, engine. Backend and store are of one place: CPU and RAM, or a device and its memory.
  */
 #include "hearth.h"
 
@@ -19,6 +19,8 @@
 #include "core/model/tokenizer.h"
 #include "cpu/bench.h"
 #include "cpu/host.h"
+#include "gpu/backend.h"
+#include "gpu/device_store.h"
 #include "offload/ram_store.h"
 
 #include <limits.h>
@@ -34,6 +36,7 @@ struct hearth_engine {
     hearth_vocab vocab;
     ht_pool *pool;
     ht_isa isa;
+    ht_gpu *gpu;               /* NULL: the CPU computes */
     ht_backend *backend;
     ht_store *store;
     ht_engine *engine;
@@ -60,6 +63,8 @@ static int give_error(int r, const ht_error *from, hearth_error *to)
 
 /* ---- engine --------------------------------------------------------------------------------------------- */
 
+typedef enum device_kind { DEVICE_NONE, DEVICE_CUDA, DEVICE_EMU } device_kind;
+
 /* The options with all defaults filled in. */
 typedef struct settings {
     int32_t context, sessions, kv_pages, chunk, threads;
@@ -67,6 +72,9 @@ typedef struct settings {
     ht_type k_type, v_type;
     ht_load_mode load;
     ht_isa isa;
+    device_kind device;
+    size_t vram;
+    bool quiet;
 } settings;
 
 /* Index of `value` in a NULL-ended list; NULL: 0, the default. */
@@ -84,10 +92,10 @@ static int choose(const char *option, const char *value, const char *const *name
 
 static int read_names(settings *s, const hearth_options *o, ht_error *err)
 {
-    static const char *const activations[] = {"q8", "f32", NULL}, *const kv[] = {"f16", "f32", NULL},
+    static const char *const activations[] = {"q8", "f32", NULL}, *const kv[] = {"f16", "f32", "q8_0", "q4_0", NULL},
                              *const loads[] = {"auto", "mmap", "read", NULL},
                              *const devices[] = {"none", "cuda", "emu", NULL};
-    static const ht_type kv_types[] = {HT_F16, HT_F32};
+    static const ht_type kv_types[] = {HT_F16, HT_F32, HT_Q8_0, HT_Q4_0};
     static const ht_load_mode load_modes[] = {HT_LOAD_AUTO, HT_LOAD_MMAP, HT_LOAD_READ};
     int act, k, v, load, device;
 
@@ -97,7 +105,9 @@ static int read_names(settings *s, const hearth_options *o, ht_error *err)
     if (r >= 0) r = choose("load", o->load, loads, &load, err);
     if (r >= 0) r = choose("device", o->device, devices, &device, err);
     if (r < 0) return r;
-    if (device) return ht_fail(err, -ENOTSUP, "device %s: this version computes on the CPU alone", o->device);
+    s->device = (device_kind)device;
+    s->vram = o->vram;
+    s->quiet = o->quiet;
     s->act = act ? HT_ACT_F32 : HT_ACT_Q8;
     s->k_type = kv_types[k];
     s->v_type = kv_types[v];
@@ -142,7 +152,33 @@ static int read_numbers(settings *s, const hearth_options *o, const ht_shape *sh
     return 0;
 }
 
-static int open_compute(hearth_engine *e, const settings *s, bool quiet, ht_error *err)
+static int open_on_host(hearth_engine *e, const settings *s, const ht_ops_limits *limits, ht_error *err)
+{
+    int r = ht_host_open(&e->backend, &(ht_host_options){.limits = *limits, .pool = e->pool, .isa = s->isa}, err);
+    if (r < 0) return r;
+    const ht_ram_store_options store = {
+        .model = e->model, .kv = limits->kv, .kv_pages = s->kv_pages, .load = s->load, .quiet = s->quiet};
+    return ht_ram_store_open(&e->store, &store, &e->load, err);
+}
+
+/* Wholly on a device. The store comes last and knows what the engine will still take. */
+static int open_on_device(hearth_engine *e, const settings *s, const ht_ops_limits *limits, ht_error *err)
+{
+    ht_device_store_options store = {.model = e->model, .kv = limits->kv, .kv_pages = s->kv_pages, .quiet = s->quiet};
+    double started = ht_now();
+
+    int r = ht_forward_bytes(limits, HT_DEVICE_ALIGN, &store.reserve, err);
+    if (r >= 0)
+        r = s->device == DEVICE_CUDA ? ht_device_cuda_open(&e->gpu, 0, s->vram, err)
+                                     : ht_device_emu_open(&e->gpu, &(ht_emu_options){.budget = s->vram}, err);
+    if (r >= 0) r = ht_gpu_backend_open(&e->backend, &(ht_gpu_backend_options){.limits = *limits, .gpu = e->gpu}, err);
+    store.gpu = e->gpu;
+    if (r >= 0) r = ht_device_store_open(&e->store, &store, err);
+    e->load = (ht_load_stats){e->model->weight_bytes, ht_now() - started, "uploaded"};
+    return r;
+}
+
+static int open_compute(hearth_engine *e, const settings *s, ht_error *err)
 {
     ht_ops_limits limits = {
         .columns = s->chunk,
@@ -154,16 +190,7 @@ static int open_compute(hearth_engine *e, const settings *s, bool quiet, ht_erro
 
     int r = ht_kv_layout_init(&limits.kv, &e->model->shape, s->k_type, s->v_type, err);
     if (r >= 0) r = ht_pool_open(&e->pool, &(ht_pool_options){.threads = s->threads, .pin = false}, err);
-    if (r >= 0)
-        r = ht_host_open(&e->backend, &(ht_host_options){.limits = limits, .pool = e->pool, .isa = s->isa}, err);
-    if (r >= 0)
-        r = ht_ram_store_open(&e->store,
-                              &(ht_ram_store_options){.model = e->model,
-                                                      .kv = limits.kv,
-                                                      .kv_pages = s->kv_pages,
-                                                      .load = s->load,
-                                                      .quiet = quiet},
-                              &e->load, err);
+    if (r >= 0) r = s->device ? open_on_device(e, s, &limits, err) : open_on_host(e, s, &limits, err);
     if (r >= 0)
         r = ht_engine_open(&e->engine,
                            &(ht_engine_options){.backend = e->backend, .store = e->store, .chunk = s->chunk}, err);
@@ -184,7 +211,7 @@ static int open_engine(hearth_engine *e, const hearth_options *options, ht_error
     e->sessions = ht_alloc((size_t)s.sessions, sizeof(*e->sessions));
     e->prompts = ht_alloc((size_t)s.sessions, sizeof(*e->prompts));
     if (!e->sessions || !e->prompts) return ht_fail(err, -ENOMEM, "out of memory for %d sessions", s.sessions);
-    return open_compute(e, &s, options->quiet, err);
+    return open_compute(e, &s, err);
 }
 
 int hearth_engine_open(hearth_engine **out, const hearth_options *options, hearth_error *error)
@@ -208,6 +235,7 @@ void hearth_engine_close(hearth_engine **engine)
     ht_engine_close(&e->engine);
     if (e->store) e->store->ops->close(e->store);
     if (e->backend) e->backend->ops->close(e->backend);
+    if (e->gpu) e->gpu->device.ops->close(&e->gpu->device);
     ht_pool_close(&e->pool);
     ht_tokenizer_close(&e->vocab.tokenizer);
     ht_model_close(&e->model);

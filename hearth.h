@@ -58,10 +58,12 @@ typedef struct hearth_options {
     int32_t kv_tokens;       /* KV capacity over all sessions; 0: sessions * context */
     int32_t chunk;           /* most prompt tokens a pass (-ub); 0: 512 */
     const char *activations; /* "q8" (default) or "f32" */
-    const char *k_type, *v_type; /* KV cache types: "f16" (default), "f32" */
+    const char *k_type, *v_type; /* KV cache types: "f16" (default), "f32", "q8_0", "q4_0" */
     const char *isa;         /* highest CPU level to use: "ref", "avx2", "avx512"; NULL: the best there is */
     const char *load;        /* "auto" (default), "mmap", "read" */
-    const char *device;      /* "none" (default), "cuda", "emu" */
+    const char *device;      /* where it computes: "none" (default: the CPU), "cuda", "emu" (an emulated GPU: for tests).
+                                On a device all weights and KV must fit into its memory */
+    uint64_t vram;           /* most bytes of device memory to use; 0: what is free ("emu": 1 GiB) */
     bool quiet;              /* no progress bar */
 } hearth_options;
 

@@ -18,9 +18,9 @@ const cli_option cli_engine_table[] = {
     {.name = "ubatch-size", .aliases = "ub", .kind = CLI_INT, .value = "N", .at = AT(microbatch), .min = 0,
      .max = 65536, .help = "the same; 0: 512 (default)"},
     {.name = "cache-type-k", .aliases = "ctk", .kind = CLI_CHOICE, .value = "TYPE", .at = AT(k_type),
-     .choices = "f16|f32", .help = "type of the keys in the KV cache, default f16"},
+     .choices = "f16|f32|q8_0|q4_0", .help = "type of the keys in the KV cache, default f16"},
     {.name = "cache-type-v", .aliases = "ctv", .kind = CLI_CHOICE, .value = "TYPE", .at = AT(v_type),
-     .choices = "f16|f32", .help = "type of the values in the KV cache, default f16"},
+     .choices = "f16|f32|q8_0|q4_0", .help = "type of the values in the KV cache, default f16"},
     {.name = "act", .kind = CLI_CHOICE, .value = "TYPE", .at = AT(act), .choices = "q8|f32",
      .help = "how activations meet quantised weights: rounded to 8 bits, which is fast, or in full; default q8"},
     {.name = "isa", .kind = CLI_CHOICE, .value = "LEVEL", .at = AT(isa), .choices = "ref|avx2|avx512",
@@ -28,7 +28,10 @@ const cli_option cli_engine_table[] = {
     {.name = "load", .kind = CLI_CHOICE, .value = "HOW", .at = AT(load), .choices = "auto|mmap|read",
      .help = "map the file, or read it into memory; default auto"},
     {.name = "device", .kind = CLI_CHOICE, .value = "KIND", .at = AT(device), .choices = "none|cuda|emu",
-     .help = "device to use beside the CPU; default none"},
+     .help = "compute on a GPU that holds the whole model, or on an emulated one (slow, for tests); default none: the "
+     "CPU"},
+    {.name = "vram", .kind = CLI_INT, .value = "MIB", .at = AT(vram), .min = 0, .max = 1 << 24,
+     .help = "most device memory to use, in MiB; 0: what is free (default)"},
     {.name = "quiet", .aliases = "q", .kind = CLI_FLAG, .at = AT(quiet), .help = "no progress, no timings"},
     {0}};
 #undef AT
@@ -50,7 +53,7 @@ hearth_options cli_engine_to_hearth(const cli_engine_options *o)
     int32_t chunk = o->batch && (!o->microbatch || o->batch < o->microbatch) ? o->batch : o->microbatch;
     return (hearth_options){
         .model = o->model, .threads = o->threads, .context = o->context, .chunk = chunk, .activations = o->act,
-        .k_type = o->k_type, .v_type = o->v_type, .isa = o->isa, .load = o->load, .device = o->device,
+        .k_type = o->k_type, .v_type = o->v_type, .isa = o->isa, .load = o->load, .device = o->device, .vram = (uint64_t)o->vram << 20,
         .quiet = o->quiet,
     };
 }

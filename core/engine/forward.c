@@ -9,39 +9,71 @@
 
 /* ---- open and close ------------------------------------------------------------------------------------- */
 
-static int alloc_columns(ht_forward *f, float **out, int64_t columns, int64_t width, ht_error *err)
+enum { N_BUFFERS = 8 };
+typedef struct buffer { float **at; int64_t columns, width; } buffer;
+
+static int32_t logit_columns(const ht_ops_limits *lim)
+{
+    return lim->columns < HT_LOGIT_COLUMNS ? lim->columns : HT_LOGIT_COLUMNS;
+}
+
+/* All that a pass needs in the backend's memory. */
+static void list_buffers(ht_forward *f, const ht_ops_limits *lim, buffer out[N_BUFFERS])
+{
+    const ht_shape *s = &lim->shape;
+    int64_t n = lim->columns, m = logit_columns(lim), he = (int64_t)s->n_heads * s->head_dim,
+            ge = (int64_t)s->n_kv_heads * s->head_dim;
+    const buffer list[N_BUFFERS] = {
+        {&f->x, n, s->n_embd}, {&f->q, n, he},           {&f->k, n, ge},           {&f->v, n, ge},
+        {&f->mixed, n, he},    {&f->hidden, n, s->n_ff}, {&f->chosen, m, s->n_embd}, {&f->logits, m, s->n_vocab},
+    };
+    memcpy(out, list, sizeof(list));
+}
+
+/* false: too large to count. */
+static bool buffer_bytes(const buffer *b, size_t *out)
 {
     int64_t n;
-    size_t bytes;
+    return ht_mul_i64(b->columns, b->width, &n) && ht_mul_size((size_t)n, sizeof(float), out);
+}
 
-    if (!ht_mul_i64(columns, width, &n) || !ht_mul_size((size_t)n, sizeof(float), &bytes))
-        return ht_fail(err, -ENOMEM, "a buffer of %lld columns of %lld is too large", (long long)columns,
-                       (long long)width);
-    void *p = NULL;
-    int r = f->backend->ops->alloc(f->backend, bytes, &p, err);
-    *out = p;
-    return r;
+int ht_forward_bytes(const ht_ops_limits *limits, size_t align, size_t *out, ht_error *err)
+{
+    ht_forward unused;
+    buffer list[N_BUFFERS];
+
+    *out = 0;
+    list_buffers(&unused, limits, list);
+    for (int i = 0; i < N_BUFFERS; i++) {
+        size_t bytes;
+        if (!buffer_bytes(&list[i], &bytes) || !ht_add_size(*out, ht_align_up(bytes, align), out))
+            return ht_fail(err, -ENOMEM, "the buffers of a pass of %d columns are too large", limits->columns);
+    }
+    return 0;
 }
 
 static int alloc_buffers(ht_forward *f, ht_error *err)
 {
     const ht_ops_limits *lim = &f->backend->limits;
-    const ht_shape *s = &lim->shape;
-    int64_t n = lim->columns, m = f->logit_columns, he = (int64_t)s->n_heads * s->head_dim,
-            ge = (int64_t)s->n_kv_heads * s->head_dim;
-    const struct { float **p; int64_t columns, width; } want[] = {
-        {&f->x, n, s->n_embd}, {&f->q, n, he},           {&f->k, n, ge},           {&f->v, n, ge},
-        {&f->mixed, n, he},    {&f->hidden, n, s->n_ff}, {&f->chosen, m, s->n_embd}, {&f->logits, m, s->n_vocab},
-    };
-    for (size_t i = 0; i < sizeof(want) / sizeof(want[0]); i++) {
-        int r = alloc_columns(f, want[i].p, want[i].columns, want[i].width, err);
+    int64_t m = f->logit_columns, vocab = lim->shape.n_vocab;
+    buffer list[N_BUFFERS];
+
+    list_buffers(f, lim, list);
+    for (int i = 0; i < N_BUFFERS; i++) {
+        size_t bytes;
+        void *p = NULL;
+        if (!buffer_bytes(&list[i], &bytes))
+            return ht_fail(err, -ENOMEM, "a buffer of %lld columns of %lld is too large", (long long)list[i].columns,
+                           (long long)list[i].width);
+        int r = f->backend->ops->alloc(f->backend, bytes, &p, err);
         if (r < 0) return r;
+        *list[i].at = p;
     }
     f->units = ht_calloc((size_t)f->n_units, sizeof(*f->units));
     f->page_ids = ht_alloc((size_t)f->store->kv_pages, sizeof(*f->page_ids));
     f->page_use = ht_calloc((size_t)f->store->kv_pages, sizeof(*f->page_use));
     size_t values;
-    if (!ht_mul_size((size_t)m, (size_t)s->n_vocab, &values) || !f->units || !f->page_ids || !f->page_use ||
+    if (!ht_mul_size((size_t)m, (size_t)vocab, &values) || !f->units || !f->page_ids || !f->page_use ||
         !(f->host_logits = ht_alloc(values, sizeof(float))))
         return ht_fail(err, -ENOMEM, "out of memory for the buffers of the forward pass");
     return 0;
@@ -68,7 +100,7 @@ int ht_forward_open(ht_forward *f, ht_backend *backend, ht_store *store, ht_erro
     if (lim->shape.n_experts != 1)
         return ht_fail(err, -ENOTSUP, "models with %d experts cannot be run yet", lim->shape.n_experts);
     f->n_units = 2 * lim->shape.n_layers + 2;
-    f->logit_columns = lim->columns < HT_LOGIT_COLUMNS ? lim->columns : HT_LOGIT_COLUMNS;
+    f->logit_columns = logit_columns(lim);
     int r = alloc_buffers(f, err);
     if (r < 0) {
         ht_forward_close(f);

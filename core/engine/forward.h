@@ -48,6 +48,9 @@ typedef struct ht_pass {
     const atomic_bool *cancel;   /* looked at before every layer; NULL: never */
 } ht_pass;
 
+/* Bytes of backend memory that a pass takes, each buffer rounded up to `align`: for the plan. -ENOMEM: too large. */
+int ht_forward_bytes(const ht_ops_limits *limits, size_t align, size_t *out, ht_error *err);
+
 /* -ENOTSUP: a model that the pass cannot compute yet. On failure *f holds nothing. */
 int ht_forward_open(ht_forward *f, ht_backend *backend, ht_store *store, ht_error *err);
 void ht_forward_close(ht_forward *f);

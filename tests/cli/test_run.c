@@ -38,6 +38,32 @@ Test(run, greedy_text_is_the_reference, .init = find_model)
     spawned_free(&s);
 }
 
+Test(run, an_emulated_gpu_gives_the_text_of_the_cpu, .init = find_model)
+{
+    NEED_MODEL();
+    spawned s = test_hearth(NULL, "run", "-m", model, "-p", prompt, "-n", "6", "-c", "64", "-ub", "16", "-q", "--device", "emu",
+                            "--vram", "8", GREEDY);
+    cr_assert_eq(s.code, 0, "%s", s.err);
+    cr_assert(s.out_size > 10 && strncmp(s.out, greedy, s.out_size - 1) == 0, "%s", s.out);
+    spawned_free(&s);
+    s = test_hearth(NULL, "run", "-m", model, "-p", prompt, "-n", "6", "-c", "64", "--device", "emu", "--vram", "3");
+    cr_assert_eq(s.code, 1);
+    cr_assert(strstr(s.err, "does not fit") && strstr(s.err, "3.0 MiB"), "%s", s.err);
+    spawned_free(&s);
+}
+
+Test(run, quantised_kv_still_speaks, .init = find_model)
+{
+    NEED_MODEL();
+    static const char *const types[] = {"q8_0", "q4_0"};
+    for (int i = 0; i < 2; i++) {
+        spawned s = test_hearth(NULL, "run", "-m", model, "-p", prompt, "-n", "4", "-q", "-ctk", types[i], "-ctv", types[i], GREEDY);
+        cr_assert_eq(s.code, 0, "%s", s.err);
+        cr_assert(strncmp(s.out, " of the ", 8) == 0, "%s: %s", types[i], s.out);
+        spawned_free(&s);
+    }
+}
+
 Test(run, prompt_by_file_and_stdin_is_the_same, .init = find_model)
 {
     NEED_MODEL();
