@@ -7,13 +7,13 @@
 #include "offload/load.h"
 
 #include "core/base/arith.h"
+#include "core/base/available.h"
 #include "core/base/log.h"
 #include "core/base/memory.h"
 #include "core/base/progress.h"
 #include "offload/reader.h"
 
 #include <fcntl.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -46,19 +46,6 @@ static const char *tensor_at(const ht_tensor_dir *dir, int32_t file, uint64_t at
         if (t->file == file && at < t->offset + t->bytes && at + REQUEST_BYTES > t->offset) return t->name;
     }
     return "padding";
-}
-
-/* Memory that could be taken without pushing others out, in bytes; 0 when the system does not say. */
-static uint64_t memory_available(void)
-{
-    FILE *f = fopen("/proc/meminfo", "re");
-    if (!f) return 0;
-    char line[128];
-    unsigned long long kib = 0;
-    while (fgets(line, sizeof line, f))
-        if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1) break;
-    fclose(f);
-    return (uint64_t)kib << 10;
 }
 
 /* Whether most of a span lies in the page cache: by sampling, a cached file is copied faster than it is read. */
@@ -129,6 +116,8 @@ static int read_span(const job *j, int fd, ht_error *err)
         ht_progress_update(j->progress, done);
         idle[n_idle++] = read;
     }
+    if (result >= 0 && n_idle < QUEUE_DEPTH) /* nothing came back for what is in flight: the ring is broken */
+        result = ht_fail(err, -EIO, "%s: reads were lost", j->dir->files[j->file].path);
     ht_reader_close(&reader);
     return result;
 }
@@ -191,7 +180,7 @@ int ht_load(ht_loaded *out, const ht_tensor_dir *dir, ht_load_mode mode, bool qu
         span_of_file(dir, i, &begin, &end);
         stats->bytes += end - begin;
     }
-    uint64_t available = memory_available();
+    uint64_t available = ht_memory_available("");
     if (mode == HT_LOAD_AUTO && available && stats->bytes > available - available / 16) {
         ht_log(HT_LOG_WARN, "%.1f GiB of weights, but %.1f GiB of memory are free: mapping the file instead of reading it",
                (double)stats->bytes / (1 << 30), (double)available / (1 << 30));
