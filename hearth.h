@@ -284,7 +284,7 @@ typedef struct hearth_kernel_bench {
 } hearth_kernel_bench;
 HEARTH_API int hearth_bench_kernel(hearth_kernel_bench *bench, hearth_error *error);
 
-HEARTH_API const char *hearth_build_info(void); /* compiler, CUDA or why not, git commit */
+HEARTH_API const char *hearth_build_info(void); /* version, compiler, what was left out */
 
 #ifdef __cplusplus
 }

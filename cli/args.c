@@ -60,7 +60,7 @@ static bool is_choice(const char *choices, const char *text)
 
 static int range_error(const parser *p, const cli_option *o, const char *who, const char *text)
 {
-    return cli_usage(p->command->name, "%s: %s is out of range (%.9g to %.9g)", who, text, o->min, o->max);
+    return cli_usage(p->command->name, "%s: %s is out of range (%.15g to %.15g)", who, text, o->min, o->max);
 }
 
 static int parse_flag(const parser *p, const char *who, const char *text, bool *out)

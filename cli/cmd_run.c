@@ -172,7 +172,9 @@ static int one_shot(runner *r, bool chat)
     int code = CLI_OK;
     cli_timings timings;
     cli_generation g = generation(r);
-    g.continues = !chat;
+    g.continues = !chat && r->prompt.size;
+    if (chat && strlen(r->prompt.data) < r->prompt.size)
+        return cli_fail("run", "byte %zu of the message is zero: a chat takes text", strlen(r->prompt.data));
     int rc = encode_prompt(r, chat, &ids, &n, &error);
     if (rc == 0 && n == 0) {
         code = cli_fail("run", "the prompt is empty, and this model has no token to begin with");
@@ -187,6 +189,7 @@ static int one_shot(runner *r, bool chat)
         goto done;
     }
     if (cli_interrupted()) code = CLI_INTERRUPTED;
+    if (rc < 0) g.finish = HEARTH_FINISH_CANCELED; /* before it could generate */
     finish(r, &timings);
     if (r->o->json) {
         print_json(r, &g, &timings, n);

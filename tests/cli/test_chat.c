@@ -4,6 +4,7 @@
 #include "tests/support/harness.h"
 #include "tests/support/spawn.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static char model[TEST_PATH_MAX];
@@ -87,6 +88,18 @@ Test(chat, one_turn_and_unknown_template, .init = find_model)
     cr_assert_eq(s.code, 1);
     cr_assert(strstr(s.err, "klingon"), "%s", s.err);
     spawned_free(&s);
+    char folder[TEST_PATH_MAX], path[TEST_PATH_MAX + 16];
+    test_temp_dir(folder);
+    snprintf(path, sizeof path, "%s/message", folder);
+    FILE *file = fopen(path, "w");
+    cr_assert(file != NULL);
+    fwrite("Who\0art thou?", 1, 13, file);
+    fclose(file);
+    s = test_hearth(NULL, "run", "-m", model, "--chat-template", "chatml", "-q", "-f", path);
+    cr_assert_eq(s.code, 1);
+    cr_assert(strstr(s.err, "byte 3"), "%s", s.err);
+    spawned_free(&s);
+    test_temp_remove(folder);
     s = test_hearth(NULL, "run", "-m", model, "--chat", "-p", "hello");
     cr_assert_eq(s.code, 1, "a model without a template: %s", s.out);
     spawned_free(&s);

@@ -132,6 +132,15 @@ Test(run, full_context_ends_with_a_note, .init = find_model)
     spawned_free(&s);
 }
 
+Test(run, an_empty_prompt_has_no_blank_behind_it, .init = find_model)
+{
+    NEED_MODEL();
+    spawned s = test_hearth(NULL, "run", "-m", model, "-p", "", "-n", "4", "-q", GREEDY);
+    cr_assert_eq(s.code, 0, "%s", s.err);
+    cr_assert(s.out_size > 4 && s.out[0] != ' ', "'%s'", s.out);
+    spawned_free(&s);
+}
+
 Test(run, no_tokens_wanted_no_text, .init = find_model)
 {
     NEED_MODEL();
