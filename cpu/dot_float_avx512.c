@@ -86,7 +86,8 @@ static void act_quantize(const float *x, void *row, int64_t cols)
             continue;
         }
         __m512 inverse = _mm512_set1_ps(127.0f / amax);
-        __m512i a = _mm512_cvtps_epi32(_mm512_mul_ps(low, inverse)), c = _mm512_cvtps_epi32(_mm512_mul_ps(high, inverse));
+        __m512i a = _mm512_cvtps_epi32(_mm512_mul_ps(low, inverse));
+        __m512i c = _mm512_cvtps_epi32(_mm512_mul_ps(high, inverse));
         _mm_storeu_si128((__m128i *)(void *)q, _mm512_cvtepi32_epi8(a));
         _mm_storeu_si128((__m128i *)(void *)(q + 16), _mm512_cvtepi32_epi8(c));
         scale[b] = amax / 127.0f;

@@ -95,7 +95,8 @@ TILE_INLINE void tile_product(bool halves, bool has_min, const __m512i *stored, 
                 m[h] = _mm512_load_ps(stored + 8 + parts + h);
         }
         TILE_UNROLL for (int c = 0; c < TILE_COLUMNS; c++)
-            acc[c] = block_column(false, halves, has_min, w, d, m, q + HT_QK * c, scale[c], aux + c, TILE_COLUMNS, acc[c]);
+            acc[c] = block_column(false, halves, has_min, w, d, m, q + HT_QK * c, scale[c], aux + c, TILE_COLUMNS,
+                                  acc[c]);
     }
     TILE_UNROLL for (int c = 0; c < TILE_COLUMNS; c++) {
         if (c < n)

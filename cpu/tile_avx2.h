@@ -131,7 +131,8 @@ TILE_INLINE __m256 block_column(ht_type type, const __m256i w[8], const __m256 d
 {
     const bool halves = unpack_halves(type), offset = unpack_offset(type) != 0;
     if (halves) {
-        __m256i low = _mm256_set1_epi32(offset ? aux[0].i : 0), high = _mm256_set1_epi32(offset ? aux[aux_stride].i : 0);
+        __m256i low = _mm256_set1_epi32(offset ? aux[0].i : 0);
+        __m256i high = _mm256_set1_epi32(offset ? aux[aux_stride].i : 0);
         low = column_sum(type, w, 0, 4, q, low);
         high = column_sum(type, w, 4, 8, q, high);
         __m256 t = _mm256_mul_ps(_mm256_cvtepi32_ps(low), d[0]);

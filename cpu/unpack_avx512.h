@@ -175,7 +175,8 @@ TILE_INLINE void turn_halves_of_4(const tile_rows *tile, size_t at, int words, _
         low = _mm512_mask_permutexvar_epi16(low, k, index, load_group_line(tile, r, at));
         high = _mm512_mask_permutexvar_epi16(high, k, index, load_group_line(tile, 8 + r, at));
     }
-    const __m512i first = _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0), last = _mm512_set_epi64(15, 14, 7, 6, 13, 12, 5, 4);
+    const __m512i first = _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0);
+    const __m512i last = _mm512_set_epi64(15, 14, 7, 6, 13, 12, 5, 4);
     __m512i a = _mm512_permutex2var_epi64(low, first, high), b = _mm512_permutex2var_epi64(low, last, high);
     s[0] = a;
     s[1] = _mm512_castsi256_si512(_mm512_extracti64x4_epi64(a, 1));
