@@ -1,7 +1,8 @@
 /* The block class with F32 columns, AVX2: float weights, and quantised ones with --act f32.
  *
  * Rows are turned into a scratch of F32, 16 rows by a panel of columns, two halves (k, 8); then the packed columns
- * pass by, four at a time: one multiply-add for each weight and column in the order of k. Sums wait in y between panels.
+ * pass by, four at a time: one multiply-add for each weight and column in the order of k. Sums wait in y between
+ * panels.
  * Packed activations: tiles of 4 columns, (k, 4); columns past the last one are zeros.
  */
 #include "cpu/tile_avx2.h"
