@@ -181,6 +181,8 @@ typedef struct ht_gpu_kernels {
     const char *build; /* "cuda" or "emu" */
     int (*norm)(const ht_k_norm *a, void *stream);
     int (*matvec)(const ht_k_matvec *a, void *stream);
+    /* matvec of one Q4_0 or Q8_0 matrix with planar rows: an experiment, see kernels/planar.cu. */
+    int (*matvec_planar)(const ht_k_matvec *a, void *stream);
     int (*glu)(const ht_k_glu *a, void *stream);
     int (*matmat)(const ht_k_matmat *a, void *stream);
     int (*activate)(const ht_k_activate *a, void *stream);

@@ -17,15 +17,20 @@ struct Columns {
     __device__ __forceinline__ const uint8_t *at(int c) const { return x + (c < n ? c : n - 1) * bytes; }
 };
 
-/* 32 bytes, 16-byte aligned. */
-__device__ __forceinline__ void load_quants(const uint8_t *p, int (&q)[8])
+/* 16 bytes, 16-byte aligned, in one load. */
+__device__ __forceinline__ void load16(const uint8_t *p, int *q)
 {
 #ifdef __CUDACC__
-    const int4 a = reinterpret_cast<const int4 *>(p)[0], b = reinterpret_cast<const int4 *>(p)[1];
-    q[0] = a.x, q[1] = a.y, q[2] = a.z, q[3] = a.w, q[4] = b.x, q[5] = b.y, q[6] = b.z, q[7] = b.w;
+    const int4 a = *reinterpret_cast<const int4 *>(p);
+    q[0] = a.x, q[1] = a.y, q[2] = a.z, q[3] = a.w;
 #else
-    memcpy(q, p, sizeof q);
+    for (int i = 0; i < 4; i++) q[i] = reinterpret_cast<const int *>(p)[i];
 #endif
+}
+__device__ __forceinline__ void load_quants(const uint8_t *p, int (&q)[8])
+{
+    load16(p, q);
+    load16(p + 16, q + 4);
 }
 
 /* One chunk of weights with the same chunk of a quantised column. */

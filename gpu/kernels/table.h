@@ -12,6 +12,7 @@
     void ht_gpu_fill_simple_##b_(ht_gpu_kernels *k);                                                               \
     void ht_gpu_fill_rope_##b_(ht_gpu_kernels *k);                                                                 \
     void ht_gpu_fill_attend_##b_(ht_gpu_kernels *k);                                                               \
+    void ht_gpu_fill_planar_##b_(ht_gpu_kernels *k);                                                                  \
     void ht_gpu_fill_sparse_##b_(ht_gpu_kernels *k);                                                               \
     void ht_gpu_kernels_fill_##b_(ht_gpu_kernels *k)                                                               \
     {                                                                                                                 \
@@ -23,6 +24,7 @@
         ht_gpu_fill_simple_##b_(k);                                                                                \
         ht_gpu_fill_rope_##b_(k);                                                                                  \
         ht_gpu_fill_attend_##b_(k);                                                                                \
+        ht_gpu_fill_planar_##b_(k);                                                                                   \
         ht_gpu_fill_sparse_##b_(k);                                                                                \
     }
 

@@ -361,3 +361,38 @@ bool check_matmat_columns(gpu_rig *rig)
     }
     return true;
 }
+
+/* Planar rows give the bits of the interleaved ones. */
+bool check_planar(gpu_rig *rig)
+{
+    static const ht_type some[] = {HT_Q4_0, HT_Q8_0};
+
+    for (int t = 0; t < 2; t++)
+        for (int32_t n = 1; n <= 7; n += 3) {
+            enum { ROWS = 21, COLS = 512, CHUNKS = COLS / 32 };
+            problem p;
+            make(rig, &p, some[t], ROWS, COLS, n, true);
+            size_t quants = some[t] == HT_Q4_0 ? 16 : 32, block = quants + 2, row = block * CHUNKS;
+            uint8_t *planar = gpu_array(rig, ROWS * row);
+            for (size_t r = 0; r < ROWS; r++)
+                for (size_t c = 0; c < CHUNKS; c++) {
+                    const uint8_t *from = (uint8_t *)p.w + r * row + c * block;
+                    memcpy(planar + r * row + c * quants, from + 2, quants);
+                    memcpy(planar + r * row + CHUNKS * quants + 2 * c, from, 2);
+                }
+            gpu_push(rig, planar);
+            float *y = gpu_array(rig, (size_t)n * ROWS * 4);
+            ht_k_matvec k = {.type = some[t], .n_out = 1, .out = {rows_of(rig, &p)}, .cols = COLS, .n = n, .q8 = 1,
+                             .x = gpu_twin(rig, p.q8), .x_bytes = (int64_t)HT_K_ACT_STRIDE(COLS)};
+            k.out[0].bias = NULL;
+            bool ok = launched(rig, rig->gpu->kernels.matvec(&k, rig->stream), "matvec");
+            k.out[0].w = gpu_twin(rig, planar);
+            k.out[0].y = gpu_twin(rig, y);
+            ok = ok && launched(rig, rig->gpu->kernels.matvec_planar(&k, rig->stream), "matvec_planar");
+            gpu_pull(rig, p.y), gpu_pull(rig, y);
+            if (ok && memcmp(y, p.y, (size_t)n * ROWS * 4)) ok = gpu_failed(rig, "planar rows give other bits");
+            drop(rig, &p);
+            if (!ok) return false;
+        }
+    return true;
+}

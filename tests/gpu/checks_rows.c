@@ -12,6 +12,7 @@ const gpu_check gpu_checks[] = {
     {"quantize", check_quantize},
     {"matvec", check_matvec},
     {"matvec columns", check_matvec_columns},
+    {"planar rows", check_planar},
     {"glu", check_glu},
     {"matmat", check_matmat},
     {"matmat columns", check_matmat_columns},

@@ -110,6 +110,7 @@ static int run_copy(session *s, void *job)
     return s->gpu->device.ops->copy(&s->gpu->device, s->rig.stream, c->dst, c->src, c->bytes, HT_COPY_ON_DEVICE, NULL);
 }
 static int run_matvec(session *s, void *job) { return s->gpu->kernels.matvec(job, s->rig.stream); }
+static int run_planar(session *s, void *job) { return s->gpu->kernels.matvec_planar(job, s->rig.stream); }
 static int run_matmat(session *s, void *job) { return s->gpu->kernels.matmat(job, s->rig.stream); }
 static int run_attend(session *s, void *job) { return s->gpu->kernels.attend(job, s->rig.stream); }
 
@@ -146,8 +147,8 @@ static void time_copy(session *s)
     unblank(s, c.dst), unblank(s, c.src);
 }
 
-/* Several copies of the matrix are used in turn, so that no cache holds the weights. */
-static void time_matvec(session *s, ht_type type, int32_t rows, int32_t cols, int32_t n)
+/* The 70B shapes are larger than the caches of the cards there are. */
+static void time_matvec(session *s, ht_type type, int32_t rows, int32_t cols, int32_t n, bool planar)
 {
     const ht_type_info *t = ht_type_get(type);
     size_t bytes = (size_t)rows * ht_row_bytes(t, cols);
@@ -155,13 +156,13 @@ static void time_matvec(session *s, ht_type type, int32_t rows, int32_t cols, in
     int64_t x_bytes = q8 ? (int64_t)HT_K_ACT_STRIDE(cols) : 4LL * cols;
     char name[64];
 
-    snprintf(name, sizeof name, "matvec %s %dx%d n=%d", t->name, rows, cols, n);
+    snprintf(name, sizeof name, "matvec %s%s %dx%d n=%d", planar ? "planar " : "", t->name, rows, cols, n);
     if (!chosen(s, name)) return;
     void *w = blank(s, bytes), *x = blank(s, (size_t)(x_bytes * n)), *y = blank(s, (size_t)rows * (size_t)n * 4);
     ht_k_matvec k = {.type = type, .n_out = 1, .out = {{w, (int64_t)ht_row_bytes(t, cols), rows, NULL, y}}, .cols = cols,
                      .n = n, .q8 = q8, .x = x, .x_bytes = x_bytes};
     result *r = add(s, name);
-    r->seconds = time_job(s, run_matvec, &k);
+    r->seconds = time_job(s, planar ? run_planar : run_matvec, &k);
     r->bytes = (double)bytes + (double)x_bytes * n + 4.0 * rows * n;
     r->flops = 2.0 * rows * cols * n;
     unblank(s, w), unblank(s, x), unblank(s, y);
@@ -230,11 +231,13 @@ static void run_speed(session *s)
 
     s->gpu->device.ops->info(&s->gpu->device, &info);
     time_copy(s);
-    for (size_t i = 0; i < sizeof types / sizeof *types; i++) time_matvec(s, types[i], 28672 / scale, 8192, 1);
-    time_matvec(s, HT_Q4_0, 8192 / scale, 28672 / (scale > 1 ? 14 : 1), 1);
-    time_matvec(s, HT_Q4_0, 4096 / scale, 4096, 1);
-    time_matvec(s, HT_Q4_K, 11008 / scale, 4096, 1);
-    for (int32_t n = 2; n <= 8; n *= 2) time_matvec(s, HT_Q4_0, 28672 / scale, 8192, n);
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) time_matvec(s, types[i], 28672 / scale, 8192, 1, false);
+    time_matvec(s, HT_Q4_0, 8192 / scale, 28672 / (scale > 1 ? 14 : 1), 1, false);
+    time_matvec(s, HT_Q4_0, 4096 / scale, 4096, 1, false);
+    time_matvec(s, HT_Q4_K, 11008 / scale, 4096, 1, false);
+    time_matvec(s, HT_Q4_0, 28672 / scale, 8192, 1, true);
+    time_matvec(s, HT_Q8_0, 28672 / scale, 8192, 1, true);
+    for (int32_t n = 2; n <= 8; n *= 2) time_matvec(s, HT_Q4_0, 28672 / scale, 8192, n, false);
     for (int tensor = 0; tensor <= info.tensor_cores; tensor++) {
         time_matmat(s, HT_Q4_0, 8192 / scale, 8192 / scale, 512 / (scale > 1 ? 8 : 1), tensor);
         time_matmat(s, HT_Q4_K, 8192 / scale, 8192 / (scale > 1 ? 32 : 1), 512 / (scale > 1 ? 8 : 1), tensor);
