@@ -37,6 +37,7 @@ struct hearth_engine {
     ht_pool *pool;
     ht_isa isa;
     ht_gpu *gpu;               /* NULL: the CPU computes */
+    ht_device_info device;     /* of gpu */
     ht_backend *backend;
     ht_store *store;
     ht_engine *engine;
@@ -172,6 +173,7 @@ static int open_on_device(hearth_engine *e, const settings *s, const ht_ops_limi
         r = s->device == DEVICE_CUDA ? ht_device_cuda_open(&e->gpu, 0, s->vram, err)
                                      : ht_device_emu_open(&e->gpu, &(ht_emu_options){.budget = s->vram}, err);
     if (r >= 0) r = ht_gpu_backend_open(&e->backend, &(ht_gpu_backend_options){.limits = *limits, .gpu = e->gpu}, err);
+    if (r >= 0) e->gpu->device.ops->info(&e->gpu->device, &e->device);
     store.gpu = e->gpu;
     if (r >= 0) r = ht_device_store_open(&e->store, &store, err);
     e->load = (ht_load_stats){e->model->weight_bytes, ht_now() - started, "uploaded"};
@@ -272,6 +274,7 @@ void hearth_engine_info(const hearth_engine *e, hearth_model_info *out)
         .token_bytes = token_bytes,
         .isa = ht_isa_name(e->isa),
         .threads = ht_pool_threads(e->pool),
+        .device = e->gpu ? e->device.name : NULL,
     };
 }
 
@@ -727,5 +730,10 @@ const char *hearth_build_info(void)
 #else
 #define HEARTH_COMPILER "gcc " __VERSION__
 #endif
-    return "hearth " HEARTH_VERSION ", " HEARTH_COMPILER ", without CUDA: this version computes on the CPU alone";
+#if HEARTH_HAVE_CUDA
+#define HEARTH_CUDA_TEXT ", with CUDA"
+#else
+#define HEARTH_CUDA_TEXT ", without CUDA (configured without nvcc)"
+#endif
+    return "hearth " HEARTH_VERSION ", " HEARTH_COMPILER HEARTH_CUDA_TEXT;
 }

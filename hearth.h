@@ -78,6 +78,7 @@ typedef struct hearth_model_info {
     uint64_t token_bytes;             /* weight bytes read for one generated token (embedding: one row) */
     const char *isa;                  /* CPU level in use */
     int32_t threads;
+    const char *device;               /* name of the device that computes; NULL: the CPU does */
 } hearth_model_info;
 HEARTH_API void hearth_engine_info(const hearth_engine *engine, hearth_model_info *out);
 HEARTH_API const hearth_vocab *hearth_engine_vocab(const hearth_engine *engine);

@@ -116,11 +116,12 @@ static int measure(bench *b, const char *what, int32_t tokens, uint64_t token_by
 static int measure_all(bench *b, hearth_error *error)
 {
     const cli_bench_options *o = b->o;
-    b->before = hearth_measure_read_bandwidth(b->info.threads, 5);
+    /* A device reads its own memory: this machine's says nothing about it. */
+    if (!b->info.device) b->before = hearth_measure_read_bandwidth(b->info.threads, 5);
     int rc = 0;
     if (o->prompt) rc = measure(b, "prefill ", o->prompt, 0, prefill_once, error);
     if (rc >= 0 && o->generate) rc = measure(b, "decode ", o->generate, b->info.token_bytes, decode_once, error);
-    b->after = hearth_measure_read_bandwidth(b->info.threads, 5);
+    if (!b->info.device) b->after = hearth_measure_read_bandwidth(b->info.threads, 5);
     return rc;
 }
 
@@ -136,12 +137,15 @@ static double bandwidth(const bench *b) { return (b->before + b->after) / 2; }
 
 static void print_table(const bench *b)
 {
-    char weights[32], token[32], before[32], after[32];
+    char weights[32], token[32], before[32], after[32], who[CLI_COMPUTER];
     cli_print("%s, %.3g billion parameters, %s of weights, %s a token\n", b->info.name ? b->info.name : b->o->engine.model,
               (double)b->info.n_parameters / 1e9, cli_bytes_text((double)b->info.weight_bytes, weights),
               cli_bytes_text((double)b->info.token_bytes, token));
-    cli_print("%d threads, %s, activations %s; streaming read %s/s before, %s/s after\n\n", b->info.threads, b->info.isa,
-              b->o->engine.act, cli_bytes_text(b->before, before), cli_bytes_text(b->after, after));
+    cli_print("%s, activations %s", cli_computer_text(&b->info, who), b->o->engine.act);
+    if (bandwidth(b) > 0)
+        cli_print("; streaming read %s/s before, %s/s after", cli_bytes_text(b->before, before),
+                  cli_bytes_text(b->after, after));
+    cli_print("\n\n");
     cli_print("%-16s %10s %10s %10s %10s %8s\n", "", "tok/s", "slowest", "fastest", "GB/s", "of read");
     for (int i = 0; i < b->n_series; i++) {
         const series *s = &b->series[i];
@@ -161,8 +165,10 @@ static void print_json(const bench *b)
     cJSON_AddStringToObject(j, "build", hearth_build_info());
     cJSON_AddItemToObject(j, "model", cli_model_json(b->o->engine.model, &b->info));
     cJSON_AddStringToObject(j, "activations", b->o->engine.act);
-    cJSON_AddNumberToObject(j, "read_bytes_per_second_before", b->before);
-    cJSON_AddNumberToObject(j, "read_bytes_per_second_after", b->after);
+    if (bandwidth(b) > 0) {
+        cJSON_AddNumberToObject(j, "read_bytes_per_second_before", b->before);
+        cJSON_AddNumberToObject(j, "read_bytes_per_second_after", b->after);
+    }
     cJSON *results = cJSON_AddArrayToObject(j, "results");
     for (int i = 0; i < b->n_series; i++) {
         const series *s = &b->series[i];

@@ -37,7 +37,8 @@ static const cli_option output_table[] = {
     {.name = "json", .kind = CLI_FLAG, .at = AT(json),
      .help = "print one JSON object at the end: text, reason of the end, tokens with --logprobs, timings"},
     {.name = "roofline", .kind = CLI_FLAG, .at = AT(roofline),
-     .help = "measure this machine's memory at the end (a second or two) and show the share of it that was used"},
+     .help = "measure this machine's memory at the end (a second or two) and show the share of it that was used; not with "
+     "--device"},
     {0}};
 #undef AT
 
@@ -136,7 +137,7 @@ static void finish(runner *r, cli_timings *timings)
 {
     *timings = (cli_timings){.info = r->info, .seed = r->seed};
     hearth_engine_stats(r->engine, &timings->stats);
-    if (r->o->roofline) timings->read_bandwidth = hearth_measure_read_bandwidth(r->info.threads, 3);
+    if (r->o->roofline && !r->info.device) timings->read_bandwidth = hearth_measure_read_bandwidth(r->info.threads, 3);
 }
 
 /* ---- the two ways --------------------------------------------------------------------------------------------- */

@@ -19,6 +19,13 @@ const char *cli_bytes_text(double bytes, char out[32])
     return out;
 }
 
+const char *cli_computer_text(const hearth_model_info *info, char out[CLI_COMPUTER])
+{
+    if (info->device) snprintf(out, CLI_COMPUTER, "%s", info->device);
+    else snprintf(out, CLI_COMPUTER, "%d threads, %s", info->threads, info->isa);
+    return out;
+}
+
 static double rate(double amount, double seconds) { return seconds > 0 ? amount / seconds : 0; }
 
 void cli_report_timings(const cli_timings *t)
@@ -39,8 +46,9 @@ void cli_report_timings(const cli_timings *t)
         fprintf(stderr, ": %.0f%% of the %s/s this machine reads",
                 100 * per_second * (double)t->info.token_bytes / t->read_bandwidth,
                 cli_bytes_text(t->read_bandwidth, b));
-    fprintf(stderr, "\nwith    %d threads, %s, seed %" PRIu64 ", logits %016" PRIx64 "%s\n", t->info.threads, t->info.isa,
-            t->seed, s->logits_hash, plain);
+    char who[CLI_COMPUTER];
+    fprintf(stderr, "\nwith    %s, seed %" PRIu64 ", logits %016" PRIx64 "%s\n", cli_computer_text(&t->info, who), t->seed,
+            s->logits_hash, plain);
 }
 
 cJSON *cli_timings_json(const cli_timings *t)
@@ -98,5 +106,6 @@ cJSON *cli_model_json(const char *path, const hearth_model_info *info)
     cJSON_AddNumberToObject(j, "token_bytes", (double)info->token_bytes);
     cJSON_AddStringToObject(j, "isa", info->isa);
     cJSON_AddNumberToObject(j, "threads", info->threads);
+    if (info->device) cJSON_AddItemToObject(j, "device", cli_json_string(info->device, strlen(info->device)));
     return j;
 }

@@ -18,6 +18,9 @@ void cli_report_timings(const cli_timings *t);
 /* An object; the caller's to delete. */
 cJSON *cli_timings_json(const cli_timings *t);
 
+/* What computes: "2 threads, avx512", or the device's name. */
+enum { CLI_COMPUTER = 128 };
+const char *cli_computer_text(const hearth_model_info *info, char out[CLI_COMPUTER]);
 /* "3.75 GB", by powers of ten. */
 const char *cli_bytes_text(double bytes, char out[32]);
 /* Prints the object on one line of stdout, or indented, and deletes it. */

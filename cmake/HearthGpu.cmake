@@ -80,7 +80,7 @@ if(cuda_found)
   find_package(CUDAToolkit REQUIRED)
   target_sources(hearth_gpu PRIVATE $<TARGET_OBJECTS:hearth_gpu_cuda_kernels>)
   target_link_libraries(hearth_gpu PUBLIC CUDA::cudart_static)
-  target_compile_definitions(hearth_gpu PRIVATE HEARTH_HAVE_CUDA=1)
+  target_compile_definitions(hearth_gpu PUBLIC HEARTH_HAVE_CUDA=1) # hearth_build_info says so
   message(STATUS "CUDA: ${HEARTH_NVCC}, compute capabilities ${CMAKE_CUDA_ARCHITECTURES}")
 else()
   message(STATUS "CUDA: left out (${cuda_why}): --device emu works, --device cuda says so")
