@@ -15,9 +15,10 @@ static void find_model(void)
 }
 
 #define NEED_MODEL()                                                                                               \
-    do                                                                                                             \
+    do {                                                                                                           \
         if (!model[0]) cr_skip_test("no models/kjv-relu-7m/kjv-relu-7m-q4.gguf");                                  \
-    while (0)
+        if (!terminal_is_there()) cr_skip_test("no pseudo-terminals here (/dev/pts)");                             \
+    } while (0)
 
 enum { SECONDS = 60 };
 #define EXPECT(t, what) cr_assert(terminal_expect((t), (what), SECONDS), "no '%s' in: %s", (what), (t)->seen)

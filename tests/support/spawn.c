@@ -119,6 +119,15 @@ void spawned_free(spawned *s)
 
 /* ---- terminal ------------------------------------------------------------------------------------------------- */
 
+bool terminal_is_there(void)
+{
+    char name[128];
+    int fd = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+    bool there = fd >= 0 && !grantpt(fd) && !unlockpt(fd) && !ptsname_r(fd, name, sizeof name) && !access(name, R_OK | W_OK);
+    if (fd >= 0) close(fd);
+    return there;
+}
+
 bool terminal_open(terminal *t, const char *const *arguments)
 {
     *t = (terminal){.fd = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC), .pid = -1, .seen = calloc(1, 1)};

@@ -19,6 +19,8 @@ void spawned_free(spawned *s);
 /* test_hearth(input, "run", "-m", path): input NULL is an empty stdin. */
 #define test_hearth(input, ...) test_hearth_full((const char *const[]){__VA_ARGS__, NULL}, (input), NULL)
 
+/* Whether this system gives out pseudo-terminals: a bare chroot without /dev/pts does not. */
+bool terminal_is_there(void);
 /* A hearth with a pseudo-terminal as its stdin and stderr; stdout too. */
 typedef struct terminal { int fd, pid; char *seen; size_t n; } terminal;
 bool terminal_open(terminal *t, const char *const *arguments);
