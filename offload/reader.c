@@ -65,12 +65,17 @@ static int uring_start(ht_reader *r, ht_read *read)
     return code < 0 ? code : 0;
 }
 
+/* O_DIRECT at the end of a file whose size is no multiple of the block: the last piece comes short, and some file
+ * systems refuse to be asked for what lies behind it. */
+static bool is_unaligned_end(const ht_read *read, int code) { return code == -EINVAL && read->done_ > 0; }
+
 static void pread_all(ht_read *read)
 {
     while (read->done_ < read->bytes) {
         ssize_t n = pread(read->fd, (char *)read->dst + read->done_, read->bytes - read->done_,
                           (off_t)(read->offset + read->done_));
         if (n < 0 && errno == EINTR) continue;
+        if (n < 0 && is_unaligned_end(read, -errno)) break;
         if (n < 0) {
             read->result = -errno;
             return;
@@ -101,7 +106,7 @@ int ht_reader_submit(ht_reader *r, ht_read *read)
 static bool uring_finish(ht_reader *r, ht_read *read, int code)
 {
     if (code == -EINTR || code == -EAGAIN) code = 0; /* nothing was read: ask again */
-    else if (code == 0) {                            /* end of file */
+    else if (code == 0 || is_unaligned_end(read, code)) { /* end of file */
         read->result = (ssize_t)read->done_;
         return true;
     }
