@@ -210,30 +210,6 @@ static int backend_sync(ht_backend *base, ht_error *err)
 
 /* ---- steps ----------------------------------------------------------------------------------------------- */
 
-static int check_step(const ht_ops_limits *l, const ht_step *step, ht_error *err)
-{
-    if (step->n < 0 || step->n > l->columns)
-        return ht_fail(err, -EINVAL, "a step of %d columns; this backend was opened for %d", step->n, l->columns);
-    if (step->n_sequences < 0 || step->n_sequences > l->sequences)
-        return ht_fail(err, -EINVAL, "a step of %d sequences; this backend was opened for %d", step->n_sequences,
-                       l->sequences);
-    for (int32_t i = 0; i < step->n_sequences; i++)
-        if (step->length[i] < 0 || step->length[i] > l->context)
-            return ht_fail(err, -EINVAL, "a sequence of %d tokens; this backend was opened for %d", step->length[i],
-                           l->context);
-    for (int32_t c = 0; c < step->n; c++) {
-        int32_t s = step->sequence[c];
-        if (s < 0 || s >= step->n_sequences) return ht_fail(err, -EINVAL, "column %d is of no sequence (%d)", c, s);
-        if (step->position[c] < 0 || step->position[c] >= step->length[s])
-            return ht_fail(err, -EINVAL, "column %d is at position %d of a sequence of %d tokens", c, step->position[c],
-                           step->length[s]);
-        if (step->token[c] < 0 || step->token[c] >= l->shape.n_vocab)
-            return ht_fail(err, -EINVAL, "token %d in column %d; the vocabulary has %d", step->token[c], c,
-                           l->shape.n_vocab);
-    }
-    return 0;
-}
-
 /* Neighbouring columns of a sequence share a block of attention. In the decode class the arithmetic is that of one
  * column alone, and groups are of one. */
 static int32_t group_columns(const gpu_backend *b, const ht_step *step, ht_k_group *groups)
@@ -254,7 +230,7 @@ static int backend_begin(ht_backend *base, const ht_step *step, ht_error *err)
     const ht_shape *s = &base->limits.shape;
     int32_t longest = 1, per_kv = s->n_heads / s->n_kv_heads, rows = b->gpu->kernels.attend_rows(s->head_dim);
 
-    int r = check_step(&base->limits, step, err);
+    int r = ht_step_check(&base->limits, step, err);
     if (r >= 0) r = b->device->use(&b->gpu->device, err);
     if (r < 0) return r;
     for (int32_t i = 0; i < step->n_sequences; i++) longest = step->length[i] > longest ? step->length[i] : longest;

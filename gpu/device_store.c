@@ -5,6 +5,7 @@
 #include "core/base/arith.h"
 #include "core/base/memory.h"
 #include "core/base/progress.h"
+#include "core/ports/resident.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -12,25 +13,20 @@
 #define PIECE_BYTES ((size_t)4 << 20)
 enum { PIECES = 2 };
 
-typedef enum tensor_use { UNUSED, MATRIX = 1, VECTOR = 2 } tensor_use;
-
 typedef struct device_store {
     ht_store base;                       /* first */
     const ht_model *model;               /* borrowed */
     ht_gpu *gpu;                         /* borrowed */
     const ht_device_ops *device;
     ht_stream *stream;                   /* uploads and page copies */
-    uint8_t *use;                        /* [n_tensors]: tensor_use, both may be set */
+    uint8_t *use;                        /* [n_tensors]: HT_USED_AS_* */
     void **matrix;                       /* [n_tensors]: bytes as stored, on the device */
     float **vector;                      /* [n_tensors]: F32, on the device */
     void **kv;                           /* [n_layers]: pages, on the device */
     void **addresses;                    /* (n_layers, kv_pages), on the device: addresses of the pages */
     void *pinned[PIECES];                /* while uploading */
     ht_device_event *sent[PIECES];
-    ht_attention_weights *attention;     /* [n_layers] */
-    ht_ffn_weights *ffn;                 /* [n_layers], all neurons of all experts */
-    ht_embedding_weights embedding;
-    ht_output_weights output;
+    ht_resident views;
 } device_store;
 
 static size_t rounded(size_t bytes) { return ht_align_up(bytes ? bytes : 1, HT_DEVICE_ALIGN); }
@@ -39,69 +35,14 @@ static size_t rounded(size_t bytes) { return ht_align_up(bytes ? bytes : 1, HT_D
 
 static int64_t elements_of(const ht_tensor_info *t) { return t->dim[0] * t->dim[1] * t->dim[2] * t->dim[3]; }
 
-typedef struct layer_vectors { ht_tensor_ref ref; const float **to; } layer_vectors;
-enum { LAYER_VECTORS = 14, LAYER_MATRICES = 8 };
-
-static void list_vectors(const ht_model *m, int32_t layer, ht_attention_weights *a, ht_ffn_weights *f,
-                         layer_vectors out[LAYER_VECTORS])
-{
-    const ht_layer_refs *r = &m->layers[layer];
-    const layer_vectors list[LAYER_VECTORS] = {
-        {r->attn_norm, &a->norm},      {r->attn_norm_bias, &a->norm_bias},
-        {r->q_bias, &a->q_bias},       {r->k_bias, &a->k_bias},
-        {r->v_bias, &a->v_bias},       {r->q_norm, &a->q_norm},
-        {r->k_norm, &a->k_norm},       {r->o_bias, &a->o_bias},
-        {r->ffn_norm, &f->norm},       {r->ffn_norm_bias, &f->norm_bias},
-        {r->gate_bias, &f->gate_bias}, {r->up_bias, &f->up_bias},
-        {r->down_bias, &f->down_bias}, {{.tensor = m->shape.rope.freqs}, &a->rope_freqs},
-    };
-
-    memcpy(out, list, sizeof list);
-}
-
-static void list_matrices(const ht_model *m, int32_t layer, ht_tensor_ref out[LAYER_MATRICES])
-{
-    const ht_layer_refs *r = &m->layers[layer];
-    const ht_tensor_ref list[LAYER_MATRICES] = {r->q, r->k, r->v, r->o, r->router, r->gate, r->up, r->down};
-
-    memcpy(out, list, sizeof list);
-}
-
-static void mark(uint8_t *use, ht_tensor_ref ref, tensor_use how)
-{
-    if (ref.tensor >= 0) use[ref.tensor] |= (uint8_t)how;
-}
-
-static void mark_layer(const ht_model *m, int32_t layer, uint8_t *use)
-{
-    ht_attention_weights a;
-    ht_ffn_weights f;
-    layer_vectors vectors[LAYER_VECTORS];
-    ht_tensor_ref matrices[LAYER_MATRICES];
-
-    list_vectors(m, layer, &a, &f, vectors);
-    list_matrices(m, layer, matrices);
-    for (int i = 0; i < LAYER_VECTORS; i++) mark(use, vectors[i].ref, VECTOR);
-    for (int i = 0; i < LAYER_MATRICES; i++) mark(use, matrices[i], MATRIX);
-}
-
-static void mark_all(const ht_model *m, uint8_t *use)
-{
-    for (int32_t i = 0; i < m->shape.n_layers; i++) mark_layer(m, i, use);
-    mark(use, m->embd, MATRIX);
-    mark(use, m->output, MATRIX);
-    mark(use, m->output_norm, VECTOR);
-    mark(use, m->output_norm_bias, VECTOR);
-}
-
 static size_t bytes_used(const ht_model *m, const uint8_t *use)
 {
     size_t total = 0;
 
     for (int32_t i = 0; i < m->dir->n_tensors; i++) {
         const ht_tensor_info *t = &m->dir->tensors[i];
-        if (use[i] & MATRIX) total += rounded(t->bytes);
-        if (use[i] & VECTOR) total += rounded((size_t)elements_of(t) * sizeof(float));
+        if (use[i] & HT_USED_AS_MATRIX) total += rounded(t->bytes);
+        if (use[i] & HT_USED_AS_VECTOR) total += rounded((size_t)elements_of(t) * sizeof(float));
     }
     return total;
 }
@@ -116,11 +57,11 @@ int ht_device_store_plan_make(ht_device_store_plan *out, const ht_device_store_o
     if (!use) return ht_fail(err, -ENOMEM, "out of memory planning %s", m->name);
     for (int32_t i = 0; i < m->shape.n_layers; i++) {
         memset(use, 0, (size_t)m->dir->n_tensors);
-        mark_layer(m, i, use);
+        ht_resident_mark_layer(m, i, use);
         bytes = bytes_used(m, use);
         if (bytes > out->layer) out->layer = bytes;
     }
-    mark_all(m, memset(use, 0, (size_t)m->dir->n_tensors));
+    ht_resident_mark(m, memset(use, 0, (size_t)m->dir->n_tensors));
     out->weights = bytes_used(m, use);
     ht_free(use);
     if (!ht_mul_size(pages, o->kv.page_bytes, &bytes) || bytes > SIZE_MAX / 4 / (layers + 1))
@@ -238,8 +179,8 @@ static int upload_tensors(device_store *s, bool quiet, ht_error *err)
 
     if (!quiet) ht_progress_begin(&progress, "uploading", s->model->weight_bytes);
     for (int32_t i = 0; i < dir->n_tensors && r >= 0; i++) {
-        if (s->use[i] & MATRIX) r = upload_matrix(s, i, err);
-        if (r >= 0 && s->use[i] & VECTOR) r = upload_vector(s, i, err);
+        if (s->use[i] & HT_USED_AS_MATRIX) r = upload_matrix(s, i, err);
+        if (r >= 0 && s->use[i] & HT_USED_AS_VECTOR) r = upload_vector(s, i, err);
         if (s->use[i]) done += dir->tensors[i].bytes;
         if (!quiet) ht_progress_update(&progress, done);
     }
@@ -265,107 +206,11 @@ static int open_kv(device_store *s, ht_error *err)
     return r;
 }
 
-/* ---- views ----------------------------------------------------------------------------------------------- */
-
-static ht_matrix matrix_of(const device_store *s, ht_tensor_ref ref)
-{
-    if (ref.tensor < 0) return (ht_matrix){0};
-    const ht_tensor_info *t = &s->model->dir->tensors[ref.tensor];
-    size_t row_bytes = ht_row_bytes(ht_type_get(t->type), t->dim[0]);
-
-    return (ht_matrix){
-        .data = (const uint8_t *)s->matrix[ref.tensor] + (size_t)ref.row * row_bytes,
-        .type = t->type,
-        .rows = ref.rows,
-        .cols = t->dim[0],
-        .row_bytes = row_bytes,
-    };
-}
-
-static const float *vector_of(const device_store *s, ht_tensor_ref ref)
-{
-    return ref.tensor < 0 ? NULL : s->vector[ref.tensor] + ref.row;
-}
-
-static void build_views(device_store *s)
-{
-    const ht_model *m = s->model;
-
-    s->embedding.table = matrix_of(s, m->embd);
-    s->output = (ht_output_weights){
-        .norm = vector_of(s, m->output_norm),
-        .norm_bias = vector_of(s, m->output_norm_bias),
-        .head = matrix_of(s, m->output),
-    };
-    for (int32_t l = 0; l < m->shape.n_layers; l++) {
-        const ht_layer_refs *r = &m->layers[l];
-        ht_attention_weights *a = &s->attention[l];
-        ht_ffn_weights *f = &s->ffn[l];
-        layer_vectors vectors[LAYER_VECTORS];
-        list_vectors(m, l, a, f, vectors);
-        for (int i = 0; i < LAYER_VECTORS; i++) *vectors[i].to = vector_of(s, vectors[i].ref);
-        a->q = matrix_of(s, r->q);
-        a->k = matrix_of(s, r->k);
-        a->v = matrix_of(s, r->v);
-        a->o = matrix_of(s, r->o);
-        f->router = matrix_of(s, r->router);
-        f->gate = matrix_of(s, r->gate);
-        f->up = matrix_of(s, r->up);
-        f->down = matrix_of(s, r->down);
-    }
-}
-
 /* ---- the port -------------------------------------------------------------------------------------------- */
-
-static void shift_rows(ht_matrix *w, int64_t row, int64_t rows)
-{
-    if (!w->data) return;
-    w->data = (const uint8_t *)w->data + (size_t)row * w->row_bytes;
-    w->rows = rows;
-}
-
-/* Neurons [nb, ne) of experts: rows of gate and up, columns of down; a part of the neurons of one expert at a time. */
-static int lend_ffn(const device_store *s, const ht_unit *u, ht_ffn_weights *out, ht_error *err)
-{
-    const ht_shape *shape = &s->model->shape;
-    int32_t f = shape->n_ff, experts = u->expert_end - u->expert_begin, neurons = u->neuron_end - u->neuron_begin;
-
-    if (u->expert_begin < 0 || u->expert_end > shape->n_experts || experts < 1 || u->neuron_begin < 0 ||
-        u->neuron_end > f || neurons < 0 || (neurons != f && experts != 1))
-        return ht_fail(err, -EINVAL, "layer %d: no such FFN range: experts [%d, %d), neurons [%d, %d)", u->layer,
-                       u->expert_begin, u->expert_end, u->neuron_begin, u->neuron_end);
-    *out = s->ffn[u->layer];
-    const ht_type_info *down = ht_type_get(out->down.type);
-    if (u->neuron_begin % down->block_len || neurons % down->block_len)
-        return ht_fail(err, -EINVAL, "layer %d: neurons [%d, %d) cut blocks of %s in ffn_down", u->layer, u->neuron_begin,
-                       u->neuron_end, down->name);
-    int64_t row = (int64_t)u->expert_begin * f + u->neuron_begin;
-    shift_rows(&out->gate, row, (int64_t)experts * neurons);
-    shift_rows(&out->up, row, (int64_t)experts * neurons);
-    shift_rows(&out->down, (int64_t)u->expert_begin * shape->n_embd, (int64_t)experts * shape->n_embd);
-    out->down.data = (const uint8_t *)out->down.data + ht_row_bytes(down, u->neuron_begin);
-    out->down.cols = neurons;
-    if (out->gate_bias) out->gate_bias += row;
-    if (out->up_bias) out->up_bias += row;
-    if (out->down_bias) out->down_bias += (int64_t)u->expert_begin * shape->n_embd;
-    return 0;
-}
 
 static int store_acquire(ht_store *store, const ht_unit *unit, ht_lease *out, ht_error *err)
 {
-    device_store *s = (device_store *)store;
-
-    *out = (ht_lease){0};
-    if ((unit->kind == HT_UNIT_ATTENTION || unit->kind == HT_UNIT_FFN) &&
-        (unit->layer < 0 || unit->layer >= s->model->shape.n_layers))
-        return ht_fail(err, -EINVAL, "no layer %d", unit->layer);
-    switch (unit->kind) {
-    case HT_UNIT_EMBEDDING: out->u.embedding = s->embedding; return 0;
-    case HT_UNIT_ATTENTION: out->u.attention = s->attention[unit->layer]; return 0;
-    case HT_UNIT_FFN: return lend_ffn(s, unit, &out->u.ffn, err);
-    case HT_UNIT_OUTPUT: out->u.output = s->output; return 0;
-    }
-    return ht_fail(err, -EINVAL, "no unit kind %d", (int)unit->kind);
+    return ht_resident_lend(&((device_store *)store)->views, unit, out, err);
 }
 
 static void store_release(ht_store *store, ht_lease *lease)
@@ -436,8 +281,7 @@ static void store_close(ht_store *store)
     ht_free(s->matrix);
     ht_free(s->vector);
     ht_free(s->kv);
-    ht_free(s->attention);
-    ht_free(s->ffn);
+    ht_resident_close(&s->views);
     ht_free(s);
 }
 
@@ -461,11 +305,9 @@ static int open_host_side(device_store *s, ht_error *err)
     s->matrix = ht_calloc(tensors, sizeof *s->matrix);
     s->vector = ht_calloc(tensors, sizeof *s->vector);
     s->kv = ht_calloc(layers, sizeof *s->kv);
-    s->attention = ht_calloc(layers, sizeof *s->attention);
-    s->ffn = ht_calloc(layers, sizeof *s->ffn);
-    if (!s->use || !s->matrix || !s->vector || !s->kv || !s->attention || !s->ffn)
+    if (!s->use || !s->matrix || !s->vector || !s->kv)
         return ht_fail(err, -ENOMEM, "out of memory opening the store of %s", s->model->name);
-    mark_all(s->model, s->use);
+    ht_resident_mark(s->model, s->use);
     r = s->device->stream_open(d, "upload", &s->stream, err);
     for (int i = 0; i < PIECES && r >= 0; i++) {
         r = s->device->alloc_pinned(d, PIECE_BYTES, "staging", &s->pinned[i], err);
@@ -492,12 +334,16 @@ int ht_device_store_open(ht_store **out, const ht_device_store_options *o, ht_er
     if (r >= 0) r = upload_tensors(s, o->quiet, err);
     if (r >= 0) r = open_kv(s, err);
     if (r >= 0) r = s->device->stream_sync(&s->gpu->device, s->stream, err);
+    if (r >= 0)
+        r = ht_resident_open(&s->views, s->model,
+                             &(ht_resident_bytes){.matrix = (const void *const *)s->matrix,
+                                                  .vector = (const float *const *)s->vector},
+                             err);
     if (r < 0) {
         store_close(&s->base);
         return r;
     }
     drop_staging(s);
-    build_views(s);
     *out = &s->base;
     return 0;
 }

@@ -4,6 +4,7 @@
 
 #include "core/base/arith.h"
 #include "core/base/memory.h"
+#include "core/ports/resident.h"
 #include "offload/load.h"
 
 #include <string.h>
@@ -12,88 +13,44 @@ typedef struct ram_store {
     ht_store base;                       /* first */
     const ht_model *model;               /* borrowed */
     ht_loaded loaded;
-    float **vectors;                     /* [n_tensors]: F32 copies of small tensors; NULL: not a vector */
-    ht_embedding_weights embedding;
-    ht_output_weights output;
-    ht_attention_weights *attention;     /* [n_layers] */
-    ht_ffn_weights *ffn;                 /* [n_layers], all neurons of all experts */
+    float **vectors;                     /* [n_tensors]: F32 copies of small tensors, owned; NULL: not a vector */
+    ht_resident views;
     uint8_t *kv;                         /* [n_layers][kv_pages][page_bytes] */
     size_t kv_bytes;
     void **page;                         /* [n_layers][kv_pages]: addresses in kv */
 } ram_store;
 
-/* ---- building the views --------------------------------------------------------------------------------- */
-
-static ht_matrix matrix_of(const ram_store *s, ht_tensor_ref ref)
+/* Vectors are copied as F32: files may hold them in any type and at any alignment. */
+static int copy_vector(ram_store *s, int32_t tensor, ht_error *err)
 {
-    if (ref.tensor < 0) return (ht_matrix){0};
-    const ht_tensor_info *t = &s->model->dir->tensors[ref.tensor];
-    size_t row_bytes = ht_row_bytes(ht_type_get(t->type), t->dim[0]);
-    return (ht_matrix){
-        .data = (const uint8_t *)ht_loaded_tensor(&s->loaded, t) + (size_t)ref.row * row_bytes,
-        .type = t->type,
-        .rows = ref.rows,
-        .cols = t->dim[0],
-        .row_bytes = row_bytes,
-    };
-}
+    const ht_tensor_info *t = &s->model->dir->tensors[tensor];
+    int64_t n = t->dim[0] * t->dim[1] * t->dim[2] * t->dim[3];
 
-/* Vectors are copied as F32, once a tensor: files may hold them in any type and at any alignment. */
-static int vector_of(ram_store *s, ht_tensor_ref ref, const float **out, ht_error *err)
-{
-    *out = NULL;
-    if (ref.tensor < 0) return 0;
-    const ht_tensor_info *t = &s->model->dir->tensors[ref.tensor];
-    if (!s->vectors[ref.tensor]) {
-        int64_t n = t->dim[0] * t->dim[1] * t->dim[2] * t->dim[3];
-        float *v = ht_alloc_aligned((size_t)n * sizeof *v, 64);
-        if (!v) return ht_fail(err, -ENOMEM, "%s: out of memory", t->name);
-        ht_type_get(t->type)->dequantize(ht_loaded_tensor(&s->loaded, t), v, n);
-        s->vectors[ref.tensor] = v;
-    }
-    *out = s->vectors[ref.tensor] + ref.row;
-    return 0;
-}
-
-static int build_layer(ram_store *s, int32_t layer, ht_error *err)
-{
-    const ht_layer_refs *r = &s->model->layers[layer];
-    ht_attention_weights *a = &s->attention[layer];
-    ht_ffn_weights *f = &s->ffn[layer];
-    const struct { ht_tensor_ref ref; const float **out; } vectors[] = {
-        {r->attn_norm, &a->norm}, {r->attn_norm_bias, &a->norm_bias},
-        {r->q_bias, &a->q_bias},  {r->k_bias, &a->k_bias},
-        {r->v_bias, &a->v_bias},  {r->q_norm, &a->q_norm},
-        {r->k_norm, &a->k_norm},  {r->o_bias, &a->o_bias},
-        {r->ffn_norm, &f->norm},  {r->ffn_norm_bias, &f->norm_bias},
-        {r->gate_bias, &f->gate_bias}, {r->up_bias, &f->up_bias},
-        {r->down_bias, &f->down_bias},
-        {{.tensor = s->model->shape.rope.freqs}, &a->rope_freqs},
-    };
-    for (size_t i = 0; i < sizeof vectors / sizeof *vectors; i++) {
-        int result = vector_of(s, vectors[i].ref, vectors[i].out, err);
-        if (result < 0) return result;
-    }
-    a->q = matrix_of(s, r->q);
-    a->k = matrix_of(s, r->k);
-    a->v = matrix_of(s, r->v);
-    a->o = matrix_of(s, r->o);
-    f->router = matrix_of(s, r->router);
-    f->gate = matrix_of(s, r->gate);
-    f->up = matrix_of(s, r->up);
-    f->down = matrix_of(s, r->down);
+    s->vectors[tensor] = ht_alloc_aligned((size_t)n * sizeof **s->vectors, 64);
+    if (!s->vectors[tensor]) return ht_fail(err, -ENOMEM, "%s: out of memory", t->name);
+    ht_type_get(t->type)->dequantize(ht_loaded_tensor(&s->loaded, t), s->vectors[tensor], n);
     return 0;
 }
 
 static int build_views(ram_store *s, ht_error *err)
 {
-    const ht_model *m = s->model;
-    s->embedding.table = matrix_of(s, m->embd);
-    s->output.head = matrix_of(s, m->output);
-    int result = vector_of(s, m->output_norm, &s->output.norm, err);
-    if (result >= 0) result = vector_of(s, m->output_norm_bias, &s->output.norm_bias, err);
-    for (int32_t i = 0; i < m->shape.n_layers && result >= 0; i++) result = build_layer(s, i, err);
-    return result;
+    const ht_tensor_dir *dir = s->model->dir;
+    size_t n = (size_t)dir->n_tensors;
+    uint8_t *use = ht_calloc(n, sizeof *use);
+    const void **matrix = ht_calloc(n, sizeof *matrix);
+    int r = use && matrix ? 0 : ht_fail(err, -ENOMEM, "out of memory for the views of %s", s->model->name);
+
+    if (r >= 0) ht_resident_mark(s->model, use);
+    for (int32_t i = 0; i < dir->n_tensors && r >= 0; i++) {
+        if (use[i]) matrix[i] = ht_loaded_tensor(&s->loaded, &dir->tensors[i]);
+        if (use[i] & HT_USED_AS_VECTOR) r = copy_vector(s, i, err);
+    }
+    if (r >= 0)
+        r = ht_resident_open(&s->views, s->model,
+                             &(ht_resident_bytes){.matrix = matrix, .vector = (const float *const *)s->vectors}, err);
+    ht_free(use);
+    ht_free(matrix);
+    return r;
 }
 
 static int build_kv(ram_store *s, ht_error *err)
@@ -113,53 +70,9 @@ static int build_kv(ram_store *s, ht_error *err)
 
 /* ---- the port ------------------------------------------------------------------------------------------- */
 
-/* Neurons [nb, ne): rows of gate and up, columns of down. A part of the neurons is lent of one expert at a time,
- * because the experts' parts do not follow each other in memory. */
-static int lend_ffn(const ram_store *s, const ht_unit *u, ht_ffn_weights *out, ht_error *err)
-{
-    const ht_shape *shape = &s->model->shape;
-    int32_t f = shape->n_ff, experts = u->expert_end - u->expert_begin, neurons = u->neuron_end - u->neuron_begin;
-    if (u->expert_begin < 0 || u->expert_end > shape->n_experts || experts < 1 || u->neuron_begin < 0 ||
-        u->neuron_end > f || neurons < 0 || (neurons != f && experts != 1))
-        return ht_fail(err, -EINVAL, "layer %d: no such FFN range: experts [%d, %d), neurons [%d, %d)", u->layer,
-                       u->expert_begin, u->expert_end, u->neuron_begin, u->neuron_end);
-    *out = s->ffn[u->layer];
-    const ht_type_info *down = ht_type_get(out->down.type);
-    if (u->neuron_begin % down->block_len || neurons % down->block_len)
-        return ht_fail(err, -EINVAL, "layer %d: neurons [%d, %d) cut blocks of %s in ffn_down", u->layer, u->neuron_begin,
-                       u->neuron_end, down->name);
-    int64_t row = (int64_t)u->expert_begin * f + u->neuron_begin;
-    ht_matrix *rows[2] = {&out->gate, &out->up};
-    for (int i = 0; i < 2; i++) {
-        if (!rows[i]->data) continue;
-        rows[i]->data = (const uint8_t *)rows[i]->data + (size_t)row * rows[i]->row_bytes;
-        rows[i]->rows = (int64_t)experts * neurons;
-    }
-    if (out->gate_bias) out->gate_bias += row;
-    if (out->up_bias) out->up_bias += row;
-    if (out->down_bias) out->down_bias += (int64_t)u->expert_begin * shape->n_embd;
-    out->down.data = (const uint8_t *)out->down.data +
-                     (size_t)u->expert_begin * (size_t)shape->n_embd * out->down.row_bytes +
-                     ht_row_bytes(down, u->neuron_begin);
-    out->down.rows = (int64_t)experts * shape->n_embd;
-    out->down.cols = neurons;
-    return 0;
-}
-
 static int ram_acquire(ht_store *store, const ht_unit *unit, ht_lease *out, ht_error *err)
 {
-    ram_store *s = (ram_store *)store;
-    *out = (ht_lease){0};
-    if ((unit->kind == HT_UNIT_ATTENTION || unit->kind == HT_UNIT_FFN) &&
-        (unit->layer < 0 || unit->layer >= s->model->shape.n_layers))
-        return ht_fail(err, -EINVAL, "no layer %d", unit->layer);
-    switch (unit->kind) {
-    case HT_UNIT_EMBEDDING: out->u.embedding = s->embedding; return 0;
-    case HT_UNIT_ATTENTION: out->u.attention = s->attention[unit->layer]; return 0;
-    case HT_UNIT_FFN: return lend_ffn(s, unit, &out->u.ffn, err);
-    case HT_UNIT_OUTPUT: out->u.output = s->output; return 0;
-    }
-    return ht_fail(err, -EINVAL, "no unit kind %d", (int)unit->kind);
+    return ht_resident_lend(&((ram_store *)store)->views, unit, out, err);
 }
 
 static void ram_release(ht_store *store, ht_lease *lease)
@@ -202,8 +115,7 @@ static void ram_close(ht_store *store)
     if (s->vectors)
         for (int32_t i = 0; i < s->model->dir->n_tensors; i++) ht_free(s->vectors[i]);
     ht_free(s->vectors);
-    ht_free(s->attention);
-    ht_free(s->ffn);
+    ht_resident_close(&s->views);
     ht_free(s->page);
     ht_free_pages(s->kv, s->kv_bytes);
     ht_unload(&s->loaded);
@@ -231,9 +143,7 @@ int ht_ram_store_open(ht_store **out, const ht_ram_store_options *options, ht_lo
     s->base = (ht_store){.ops = &ram_ops, .kv = options->kv, .kv_pages = options->kv_pages};
     s->model = m;
     s->vectors = ht_calloc((size_t)m->dir->n_tensors, sizeof *s->vectors);
-    s->attention = ht_calloc((size_t)m->shape.n_layers, sizeof *s->attention);
-    s->ffn = ht_calloc((size_t)m->shape.n_layers, sizeof *s->ffn);
-    if (!s->vectors || !s->attention || !s->ffn) {
+    if (!s->vectors) {
         ht_fail(err, result, "out of memory opening the store of %s", m->name);
         goto fail;
     }

@@ -124,6 +124,9 @@ typedef struct ht_ops {
     void (*close)(ht_backend *b);
 } ht_ops;
 
+/* For begin: -EINVAL when the step does not keep to the limits or contradicts itself; the text says where. */
+int ht_step_check(const ht_ops_limits *limits, const ht_step *step, ht_error *err);
+
 /* Embedded first in every backend. Owner: the engine's thread. */
 struct ht_backend { const ht_ops *ops; ht_ops_limits limits; };
 
