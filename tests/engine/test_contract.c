@@ -15,7 +15,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PROMPT = 150, GENERATED = 12, V = 4096 };
+#ifdef HEARTH_HARNESS
+/* Sanitizer builds are ten to fifty times slower: the same paths, across one KV tile, on fewer tokens. */
+enum { PROMPT = 70, GENERATED = 3, V = 4096, SANITIZED = 1 };
+#else
+enum { PROMPT = 150, GENERATED = 12, V = 4096, SANITIZED = 0 };
+#endif
 
 typedef struct setup {
     int threads;
@@ -116,6 +121,7 @@ static void check_same_bits(ht_act_mode act, ht_isa isa)
     if (!run(want, &model, &base)) cr_skip_test("no models/kjv-relu-7m");
     for (size_t i = 0; i < sizeof variants / sizeof *variants; i++) {
         setup s = variants[i];
+        if (SANITIZED && s.chunk == 1) continue; /* one thread, a pass for each token */
         s.act = act, s.isa = isa;
         cr_assert(run(got, &model, &s));
         for (int k = 0; k <= GENERATED; k++)
@@ -133,6 +139,11 @@ Test(contract, q8, .timeout = 300) { check_same_bits(HT_ACT_Q8, ht_isa_detect())
 Test(contract, q8_avx2, .timeout = 300)
 {
     if (ht_isa_detect() < HT_ISA_AVX2) cr_skip_test("no AVX2");
+    if (SANITIZED) cr_skip_test("threads do the same at every level: left to the release build");
     check_same_bits(HT_ACT_Q8, HT_ISA_AVX2);
 }
-Test(contract, q8_reference, .timeout = 300) { check_same_bits(HT_ACT_Q8, HT_ISA_REF); }
+Test(contract, q8_reference, .timeout = 300)
+{
+    if (SANITIZED) cr_skip_test("threads do the same at every level: left to the release build");
+    check_same_bits(HT_ACT_Q8, HT_ISA_REF);
+}
