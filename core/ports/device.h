@@ -70,7 +70,8 @@ typedef struct ht_device_ops {
     /* Blocks until all queued work of the stream is done; returns the device's failure if there is one. */
     int (*stream_sync)(ht_device *d, ht_stream *s, ht_error *err);
 
-    /* An event that was never recorded has happened. A wait means the last record before the call of the wait. */
+    /* An event that was never recorded has happened. A wait means the last record before the call of the wait. An event
+     * is closed when no queued work waits for it any more. */
     int (*event_open)(ht_device *d, ht_device_event **out, ht_error *err);
     void (*event_close)(ht_device *d, ht_device_event *e);
     int (*event_record)(ht_device *d, ht_device_event *e, ht_stream *s, ht_error *err);

@@ -28,6 +28,7 @@ struct ht_emu_machine {
     size_t text_bytes;
     /* Addresses that stand for points of order in ThreadSanitizer's eyes. */
     char started, ended, arrived, released, warp[HT_EMU_MAX_THREADS / HT_EMU_WARP];
+    char parked; /* where lanes stand that are abandoned when a rule is broken */
 };
 
 __thread ht_emu_lane *ht_emu_self;
@@ -91,6 +92,7 @@ static ht_fiber *next(ht_emu_machine *m)
 static void yield(ht_emu_machine *m, ht_emu_lane *self)
 {
     ht_fiber *to = next(m);
+    HT_TSAN_RELEASE(&m->parked);
     if (to != &self->fiber) ht_fiber_switch(&self->fiber, to, &m->home);
 }
 
@@ -119,6 +121,7 @@ void ht_emu_broken(const char *rule)
                  self->thread.z, rule);
     m->broken = true;
     ht_emu_self = NULL;
+    HT_TSAN_RELEASE(&m->parked);
     ht_fiber_leave(&self->fiber, &m->home); /* the other lanes are abandoned where they stand */
 }
 
@@ -241,10 +244,10 @@ static int run_block(ht_emu_machine *m)
         m->cursor = m->ran = 0;
         ht_fiber *to = next(m);
         if (to != &m->home) ht_fiber_switch(&m->home, to, &m->home);
-        if (m->broken) return -1;
-        done = settle(m);
+        done = m->broken ? -1 : settle(m);
     }
     HT_TSAN_ACQUIRE(&m->ended);
+    if (done < 0) HT_TSAN_ACQUIRE(&m->parked);
     return done < 0 ? -1 : 0;
 }
 

@@ -89,6 +89,7 @@ void gpu_push(gpu_rig *rig, const void *host)
 
     need(ops_of(rig)->copy(&rig->gpu->device, rig->stream, rig->arrays[i].device, host, rig->arrays[i].bytes,
                            HT_COPY_TO_DEVICE, &err), &err);
+    ops_of(rig)->stream_sync(&rig->gpu->device, rig->stream, NULL); /* the host side may change at once */
 }
 
 bool gpu_synced(gpu_rig *rig)

@@ -26,7 +26,7 @@ void gpu_rig_reset(gpu_rig *rig);
 /* A host array with a twin on the device; the host side begins zeroed. */
 void *gpu_array(gpu_rig *rig, size_t bytes);
 void *gpu_twin(gpu_rig *rig, const void *host);      /* the device's address */
-void gpu_push(gpu_rig *rig, const void *host);       /* host to device */
+void gpu_push(gpu_rig *rig, const void *host);       /* host to device, waits */
 void gpu_pull(gpu_rig *rig, void *host);             /* device to host, waits */
 bool gpu_synced(gpu_rig *rig);                       /* waits; false and text when the device failed */
 /* False, with the reason in text; for `return gpu_failed(...)`. */
