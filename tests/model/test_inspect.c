@@ -3,6 +3,7 @@
 #include "core/model/gguf_write.h"
 #include "core/model/inspect.h"
 #include "core/model/synth.h"
+#include "tests/support/data.h"
 #include "tests/support/harness.h"
 
 #include <cjson/cJSON.h>
@@ -11,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static char folder[] = "/tmp/hearth-inspect-XXXXXX", path[64];
+static char folder[TEST_PATH_MAX], path[TEST_PATH_MAX + 16];
 static char *text; /* all lines */
 static size_t size;
 static int lines;
@@ -19,7 +20,10 @@ static ht_error err;
 
 static void make_folder(void)
 {
-    cr_assert(mkdtemp(folder) != NULL);
+    test_temp_dir(folder);
+    err = (ht_error){0}; /* tests may run in one process */
+    size = 0;
+    lines = 0;
     snprintf(path, sizeof path, "%s/m.gguf", folder);
     text = calloc(1, 1 << 20);
 }

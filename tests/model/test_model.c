@@ -4,6 +4,7 @@
 #include "core/model/gguf_write.h"
 #include "core/model/model.h"
 #include "core/model/model_arch.h"
+#include "tests/support/data.h"
 #include "tests/support/harness.h"
 
 #include <math.h>
@@ -24,12 +25,13 @@ typedef struct recipe {
     const char *string_key, *string;
 } recipe;
 
-static char folder[] = "/tmp/hearth-model-XXXXXX", path[64];
+static char folder[TEST_PATH_MAX], path[TEST_PATH_MAX + 16];
 static ht_error err;
 
 static void make_folder(void)
 {
-    cr_assert(mkdtemp(folder) != NULL);
+    test_temp_dir(folder);
+    err = (ht_error){0}; /* tests may run in one process */
     snprintf(path, sizeof path, "%s/m.gguf", folder);
 }
 

@@ -5,6 +5,7 @@
 #include "core/model/synth.h"
 #include "core/model/synth_parts.h"
 #include "core/model/tokenizer.h"
+#include "tests/support/data.h"
 #include "tests/support/harness.h"
 
 #include <math.h>
@@ -13,12 +14,13 @@
 #include <string.h>
 #include <unistd.h>
 
-static char folder[] = "/tmp/hearth-synth-XXXXXX", path[64], other[64];
+static char folder[TEST_PATH_MAX], path[TEST_PATH_MAX + 16], other[TEST_PATH_MAX + 16];
 static ht_error err;
 
 static void make_folder(void)
 {
-    cr_assert(mkdtemp(folder) != NULL);
+    test_temp_dir(folder);
+    err = (ht_error){0}; /* tests may run in one process */
     snprintf(path, sizeof path, "%s/a.gguf", folder);
     snprintf(other, sizeof other, "%s/b.gguf", folder);
 }
