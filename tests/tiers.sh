@@ -6,7 +6,8 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-limit=$((24 * 60)) # seconds for all; the long tier has its own
+goal=$((25 * 60))  # seconds that all should take on two cores; more is told
+limit=$((45 * 60)) # and may take, on a machine that is shared; the long tier has its own
 jobs=$(nproc)
 started=$SECONDS
 failed=()
@@ -68,8 +69,8 @@ tier() {
     asan) build asan && check asan -j "$jobs" ;;
     tsan)
         tsan_setup
-        # Kernels, parsers and headers have no threads of their own.
-        build tsan && check tsan -j "$jobs" -E '^(cpu.test_(attend|dot|rows)|model.test_(types|gguf|model|inspect|chat|token.*)|tree.*)$'
+        # Kernels, parsers and headers have no threads of their own, and what commands do with them the engine's tests do.
+        build tsan && check tsan -j "$jobs" -E '^(cpu.test_(attend|dot|rows)|model.test_(types|gguf|model|inspect|chat|token.*)|cli.test_(run|tools)|tree.*)$'
         no_randomize=
         ;;
     clang)
@@ -98,7 +99,9 @@ report() {
            over = (b != "-" && $3 > b + 0) ? "   OVER BUDGET" : ""
            printf "%-10s %-10s %9.1f %8s%s\n", $1, $2, $3, b, over }' \
         tests/budgets.txt "$table"
-    printf '%-10s %-10s %9d %8d\n\n' all "" $((SECONDS - started)) "$limit"
+    local over=
+    [ $((SECONDS - started)) -le $goal ] || over="   OVER BUDGET"
+    printf '%-10s %-10s %9d %8d%s\n\n' all "" $((SECONDS - started)) $goal "$over"
 }
 
 tiers=(release asan tsan clang fuzz)
