@@ -70,7 +70,7 @@ tier() {
     tsan)
         tsan_setup
         # Kernels, parsers and headers have no threads of their own, and what commands do with them the engine's tests do.
-        build tsan && check tsan -j "$jobs" -E '^(cpu.test_(attend|dot|rows)|model.test_(types|gguf|model|inspect|chat|token.*)|cli.test_(run|tools)|tree.*)$'
+        build tsan && check tsan -j "$jobs" -E '^(cpu.test_(attend|dot|rows)|model.test_(types|gguf|model|inspect|chat|token.*)|engine.test_(sampler|stop|kv)|cli.test_(run|tools)|tree.*)$'
         no_randomize=
         ;;
     clang)
