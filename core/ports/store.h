@@ -91,7 +91,8 @@ int ht_kv_layout_init(ht_kv_layout *out, const ht_shape *shape, ht_type k_type, 
 /* A layer's pages, by page id. Only the pages that were asked for may be read. */
 typedef struct ht_kv_lease {
     ht_event ready;
-    void *const *page;         /* [page id]: address of that page for this layer */
+    void *const *page;         /* [page id]: address of that page for this layer. The array is in the backend's memory, as
+                                  the pages are: it is passed on, not read by who is not that backend */
     uint64_t private_[2];
 } ht_kv_lease;
 
