@@ -105,12 +105,14 @@ static int store(const parser *p, const cli_option *o, size_t at, const char *wh
         *(float *)field = (float)v;
         return -1;
     }
+    case CLI_SEED:
     case CLI_U64: {
         unsigned long long v = strtoull(text, &end, 0);
         if (end == text || *end || strchr(text, '-'))
             return cli_usage(name, "%s: '%s' is not a whole number from 0 on", who, text);
         if (errno) return cli_usage(name, "%s: %s is out of range (0 to 2^64 - 1)", who, text);
-        *(uint64_t *)field = v;
+        if (o->kind == CLI_SEED) *(cli_seed *)field = (cli_seed){v, true};
+        else *(uint64_t *)field = v;
         return -1;
     }
     case CLI_LIST: {

@@ -17,10 +17,13 @@ typedef enum cli_kind {
     CLI_INT,     /* int32_t in [min, max] */
     CLI_NUMBER,  /* float in [min, max] */
     CLI_U64,     /* uint64_t, decimal or 0x */
+    CLI_SEED,    /* cli_seed: the same, and whether it was given */
     CLI_LIST,    /* cli_list: may be given several times */
 } cli_kind;
 
 typedef struct cli_list { const char **item; /* array owned, strings borrowed */ int n; } cli_list;
+
+typedef struct cli_seed { uint64_t value; bool given; } cli_seed;
 
 enum { CLI_NO_ENV = 1, CLI_FILE_VALUE = 2 /* completion: a path */ };
 

@@ -68,6 +68,8 @@ const char *cli_style_code(int fd, cli_style style);
 /* From now on the first Ctrl-C cancels what the engine does and is remembered; one more before cli_interrupt_clear
  * ends the process with 130. Call cli_interrupt_end before the engine is closed. */
 void cli_interrupt_begin(hearth_engine *engine);
+/* SIGTERM is taken the same way: for commands that can go on another time. */
+void cli_interrupt_on_terminate(void);
 bool cli_interrupted(void);
 /* While the terminal is waited for there is nothing to cancel: Ctrl-C ends the process with 130 at once. (A flag would
  * be seen too late if the signal came just before the read.) */

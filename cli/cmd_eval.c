@@ -90,12 +90,19 @@ typedef struct eval {
 
 /* ---- scoring -------------------------------------------------------------------------------------------------- */
 
-static int dump_line(eval *e, int32_t position, int32_t target, const float *logits, const cli_distribution *d)
+/* A number for JSON, which has none that are not finite. */
+static const char *json_number(double v, char out[32])
 {
-    int n = fprintf(e->dump, "{\"window\":%" PRId64 ",\"at\":%" PRId64 ",\"id\":%d,\"logprob\":%.9g,\"top\":%d,"
-                    "\"top_logprob\":%.9g}\n", e->window_index, e->window->text_at + position, target,
-                    (double)logits[target] - d->log_sum, d->top, (double)logits[d->top] - d->log_sum);
-    return n < 0 ? -EIO : 0;
+    if (isfinite(v)) snprintf(out, 32, "%.9g", v);
+    return isfinite(v) ? out : "null";
+}
+
+static void dump_line(eval *e, int32_t position, int32_t target, const float *logits, const cli_distribution *d)
+{
+    char a[32], b[32];
+    fprintf(e->dump, "{\"window\":%" PRId64 ",\"at\":%" PRId64 ",\"id\":%d,\"logprob\":%s,\"top\":%d,\"top_logprob\":%s}\n",
+            e->window_index, e->window->text_at + position, target, json_number((double)logits[target] - d->log_sum, a),
+            d->top, json_number((double)logits[d->top] - d->log_sum, b)); /* failures stay in the FILE */
 }
 
 static void take_a(void *user, int64_t position, const float *logits)
@@ -106,7 +113,7 @@ static void take_a(void *user, int64_t position, const float *logits)
     cli_distribution d = cli_distribution_of(logits, vocab);
     int32_t target = e->window->tokens[position + 1];
     cli_mean_add(&e->a.nll, d.log_sum - (double)logits[target]);
-    if (e->dump) dump_line(e, (int32_t)position, target, logits, &d); /* failures stay in the FILE */
+    if (e->dump) dump_line(e, (int32_t)position, target, logits, &d);
 }
 
 static void take_b(void *user, int64_t position, const float *logits)

@@ -34,7 +34,7 @@ const cli_option cli_sampling_table[] = {
     WHOLE("repeat-last-n", NULL, repeat_last_n, -1, INT32_MAX, "tokens the penalties look back, default 64; -1: all"),
     {.name = "logit-bias", .kind = CLI_LIST, .value = "ID=B", .at = AT(logit_bias), .flags = CLI_NO_ENV,
      .help = "add B to the logit of token ID (-inf forbids it); may be given several times"},
-    {.name = "seed", .aliases = "s", .kind = CLI_U64, .value = "N", .at = AT(seed),
+    {.name = "seed", .aliases = "s", .kind = CLI_SEED, .value = "N", .at = AT(seed),
      .help = "of the random numbers; the same seed gives the same text. Default: a new one each time, which the "
      "timings show"},
     {.name = "stop", .aliases = "r", .kind = CLI_LIST, .value = "TEXT", .at = AT(stop),
@@ -58,12 +58,10 @@ static bool parse_bias(const char *text, int32_t vocab_size, struct hearth_logit
     return true;
 }
 
-int cli_sampler_open(const char *command, const cli_sampling_options *o, const hearth_engine *engine,
-                     hearth_sampler **out, uint64_t *seed)
+int cli_sampler_options(const char *command, const cli_sampling_options *o, const hearth_vocab *vocab,
+                        hearth_sampler_options *out)
 {
-    const hearth_vocab *vocab = hearth_engine_vocab(engine);
     int32_t size = hearth_vocab_size(vocab), n = 0, n_ends = 0;
-    int code = -1;
     for (int i = 0; i < o->stop.n; i++)
         if (!o->stop.item[i][0]) return cli_usage(command, "-r, --stop: '' is an empty text");
     if (o->ignore_eos)
@@ -71,30 +69,38 @@ int cli_sampler_open(const char *command, const cli_sampling_options *o, const h
     struct hearth_logit_bias *bias = cli_realloc(NULL, (size_t)(o->logit_bias.n + n_ends), sizeof *bias);
     for (int i = 0; i < o->logit_bias.n; i++)
         if (!parse_bias(o->logit_bias.item[i], size, &bias[n++])) {
-            code = cli_usage(command, "--logit-bias: '%s' is not ID=B with an id from 0 to %d and a number",
+            free(bias);
+            return cli_usage(command, "--logit-bias: '%s' is not ID=B with an id from 0 to %d and a number",
                              o->logit_bias.item[i], size - 1);
-            goto done;
         }
     for (int32_t id = 0; id < size && o->ignore_eos; id++)
         if (hearth_vocab_is_end(vocab, id)) bias[n++] = (struct hearth_logit_bias){id, -INFINITY};
-    *seed = o->seed;
-    if (*seed == CLI_RANDOM_SEED) {
-        uint32_t drawn = 1; /* 32 bits: short enough to type again */
-        if (getrandom(&drawn, sizeof drawn, 0) != sizeof drawn) drawn = (uint32_t)(cli_now() * 1e6);
-        *seed = drawn;
-    }
-    hearth_error error = {0};
-    hearth_sampler_options options = {
+    *out = (hearth_sampler_options){
         .logit_bias = bias, .n_logit_bias = n, .repeat_penalty = o->repeat_penalty,
         .frequency_penalty = o->frequency_penalty, .presence_penalty = o->presence_penalty,
         .penalty_last_n = o->repeat_last_n, .top_k = o->top_k, .typical_p = o->typical, .top_p = o->top_p,
-        .min_p = o->min_p, .temperature = o->temperature, .seed = *seed, .logprobs = o->logprobs,
+        .min_p = o->min_p, .temperature = o->temperature, .seed = o->seed.value, .logprobs = o->logprobs,
     };
     if (o->repeat_last_n == 0) /* hearth.h: 0 is the default there; here it means looking back at nothing */
-        options.repeat_penalty = options.frequency_penalty = options.presence_penalty = 0;
+        out->repeat_penalty = out->frequency_penalty = out->presence_penalty = 0;
+    return -1;
+}
+
+int cli_sampler_open(const char *command, const cli_sampling_options *o, const hearth_engine *engine,
+                     hearth_sampler **out, uint64_t *seed)
+{
+    hearth_sampler_options options;
+    int code = cli_sampler_options(command, o, hearth_engine_vocab(engine), &options);
+    if (code >= 0) return code;
+    if (!o->seed.given) {
+        uint32_t drawn = 1; /* 32 bits: short enough to type again */
+        if (getrandom(&drawn, sizeof drawn, 0) != sizeof drawn) drawn = (uint32_t)(cli_now() * 1e6);
+        options.seed = drawn;
+    }
+    *seed = options.seed;
+    hearth_error error = {0};
     if (hearth_sampler_open(out, engine, &options, &error) < 0) code = cli_fail(command, "%s", error.text);
-done:
-    free(bias);
+    free((void *)options.logit_bias);
     return code;
 }
 

@@ -9,18 +9,21 @@
 typedef struct cli_sampling_options {
     float temperature, top_p, min_p, typical, repeat_penalty, presence_penalty, frequency_penalty;
     int32_t top_k, repeat_last_n, logprobs, n_predict;
-    uint64_t seed;
+    cli_seed seed;
     cli_list logit_bias, stop;
     bool ignore_eos;
 } cli_sampling_options;
 
 #define CLI_SAMPLING_DEFAULTS                                                                                      \
     {.temperature = 0.8f, .top_p = 0.95f, .min_p = 0.05f, .typical = 1, .repeat_penalty = 1, .top_k = 40,           \
-     .repeat_last_n = 64, .n_predict = -1, .seed = CLI_RANDOM_SEED}
-#define CLI_RANDOM_SEED UINT64_MAX
+     .repeat_last_n = 64, .n_predict = -1}
 
 extern const cli_option cli_sampling_table[];
 
+/* The options as hearth.h has them; out->logit_bias is the caller's to free. -1: done; otherwise the exit code, and the
+ * reason has been said. */
+int cli_sampler_options(const char *command, const cli_sampling_options *options, const hearth_vocab *vocab,
+                        hearth_sampler_options *out);
 /* A sampler by the options. A random seed is drawn if none was given, and *seed says which. -1: open; otherwise the
  * exit code, and the reason has been said. */
 int cli_sampler_open(const char *command, const cli_sampling_options *options, const hearth_engine *engine,

@@ -103,6 +103,17 @@ Test(run, same_seed_same_text, .init = find_model)
     spawned_free(&c);
 }
 
+Test(run, the_highest_seed_is_a_seed, .init = find_model)
+{
+    NEED_MODEL();
+    for (int i = 0; i < 2; i++) {
+        spawned s = test_hearth(NULL, "run", "-m", model, "-p", prompt, "-n", "1", "-s", "18446744073709551615");
+        cr_assert_eq(s.code, 0, "%s", s.err);
+        cr_assert(strstr(s.err, "seed 18446744073709551615,"), "%s", s.err);
+        spawned_free(&s);
+    }
+}
+
 Test(run, stops_before_a_stop_string, .init = find_model)
 {
     NEED_MODEL();

@@ -205,6 +205,43 @@ Test(tools, comparison_of_a_setting_with_itself_and_another, .init = find_data)
     spawned_free(&s);
 }
 
+/* Weights that are no numbers give logits that are none, which JSON cannot spell. */
+Test(tools, a_dump_of_broken_weights_is_json, .init = find_data)
+{
+    NEED(model);
+    char folder[TEST_PATH_MAX], bad[TEST_PATH_MAX + 16], dump[TEST_PATH_MAX + 16];
+    test_temp_dir(folder);
+    snprintf(bad, sizeof bad, "%s/bad.gguf", folder);
+    snprintf(dump, sizeof dump, "%s/dump.jsonl", folder);
+    FILE *in = fopen(model, "rb"), *out = fopen(bad, "wb");
+    cr_assert(in && out);
+    fseek(in, 0, SEEK_END);
+    long size = ftell(in);
+    rewind(in);
+    for (long i = 0; i < size; i++) {
+        int c = getc(in);
+        putc(i < size - 4096 ? c : 0xff, out); /* the last tensor's rows get scales that are NaN */
+    }
+    fclose(in);
+    fclose(out);
+    spawned s = test_hearth(NULL, "eval", "-m", bad, "-p", "In the beginning God created", "--dump", dump, "--json");
+    cr_assert_eq(s.code, 0, "%s", s.err);
+    FILE *file = fopen(dump, "r");
+    cr_assert(file != NULL);
+    char line[512];
+    int broken = 0;
+    while (fgets(line, sizeof line, file)) {
+        cJSON *entry = cJSON_ParseWithOpts(line, NULL, false);
+        cr_assert(entry != NULL && !strstr(line, "nan"), "%s", line);
+        broken += cJSON_IsNull(cJSON_GetObjectItem(entry, "logprob"));
+        cJSON_Delete(entry);
+    }
+    fclose(file);
+    cr_assert_gt(broken, 0, "the weights were not broken enough for this test");
+    spawned_free(&s);
+    test_temp_remove(folder);
+}
+
 Test(tools, windows_of_llama_score_the_second_halves, .init = find_data)
 {
     NEED(model);
