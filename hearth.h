@@ -156,6 +156,7 @@ HEARTH_API void hearth_engine_cancel(hearth_engine *engine, bool cancel);
 typedef struct hearth_stats {
     double load_seconds, prompt_seconds, decode_seconds;
     int64_t prompt_tokens, reused_tokens, decode_tokens;  /* computed as prompt, taken over, generated */
+    int64_t drafted_tokens, accepted_tokens; /* of hearth_generate: guesses, and those of them that were right */
     uint64_t load_bytes;
     uint64_t logits_hash;     /* FNV-1a over the bits of all logits handed out: equal runs have equal hashes */
 } hearth_stats;
@@ -226,6 +227,14 @@ typedef enum hearth_finish {
     HEARTH_FINISH_CANCELED,    /* hearth_engine_cancel */
 } hearth_finish;
 
+/* When text repeats itself, the next tokens are guessed from it and computed together; a guess is kept only
+ * where it is exactly what would have been sampled, so the output is the same. */
+typedef enum hearth_speculation {
+    HEARTH_SPECULATE_AUTO = 0, /* where measurement says that it pays */
+    HEARTH_SPECULATE_NEVER,
+    HEARTH_SPECULATE_ALWAYS,   /* whenever there is something to guess: for tests */
+} hearth_speculation;
+
 /* Called once a generated token, and once more at the end (token.id = -1) if held text is left. Text lags behind ids:
  * bytes may be 0. Return false to end. */
 typedef bool hearth_generate_sink(void *user, const hearth_sampled *token, const char *text, size_t bytes);
@@ -235,6 +244,7 @@ typedef struct hearth_generate_options {
     int32_t max_tokens;        /* 0: until the context is full */
     bool ignore_end;           /* go on after an end token */
     bool logprobs;             /* fill in logprob and top of the sampled tokens; else only id */
+    hearth_speculation speculation;
     hearth_generate_sink *sink; /* may be NULL */
     void *user;
 } hearth_generate_options;
@@ -248,6 +258,76 @@ typedef struct hearth_generated {
 /* 0, or a negative error: then *out counts what was generated till then, finish is 0, and the held text is lost. */
 HEARTH_API int hearth_generate(hearth_session *session, hearth_sampler *sampler,
                                const hearth_generate_options *options, hearth_generated *out, hearth_error *error);
+
+/* ---- batches -------------------------------------------------------------------------------------------- */
+
+/* Many requests at the highest throughput. A step is one pass over the weights: a column for every request that is
+ * generating, filled up with prompt tokens of those that are not yet; a finished request's slot is taken at once by the
+ * next one. Tokens that prompts begin with together are computed once.
+ *
+ * All tokens are computed in the block class, so a request's output depends on the request alone: not on the others,
+ * on slots, chunk, order or threads, and not on whether it was interrupted and computed anew. (hearth_generate computes
+ * generated tokens in the other class; its bits differ a little.) */
+typedef struct hearth_batch hearth_batch;
+
+typedef struct hearth_request {
+    uint64_t id;                /* the sequence number that random draws use (seed, id, position) */
+    const int32_t *tokens;      /* the prompt, at least one token; copied */
+    int64_t n;
+    hearth_sampler_options sampler; /* copied */
+    hearth_text_options text;   /* copied */
+    int32_t max_tokens;         /* 0: until the context is full */
+    bool ignore_end;            /* go on after an end token */
+    bool logprobs;              /* fill in logprob and top of the sampled tokens; else only id */
+    int32_t expected;           /* how many tokens it will likely generate: orders the queue; 0: guessed */
+    void *user;
+} hearth_request;
+
+/* Called from within hearth_batch_step, on the caller's thread. They may add requests and cancel the engine, and
+ * must not call anything else of the engine or the batch. */
+typedef struct hearth_batch_events {
+    /* Once a generated token, and once more at the end (token->id = -1) if held text is left. Text lags behind ids:
+     * bytes may be 0. NULL allowed. */
+    void (*token)(void *user, const hearth_sampled *token, const char *text, size_t bytes);
+    /* The request is over: n_tokens generated, an end token included; stop: index of the stop string, or -1. error is
+     * NULL when all went well; else this request alone failed, and finish is 0. */
+    void (*done)(void *user, hearth_finish finish, int32_t n_tokens, int32_t stop, const hearth_error *error);
+} hearth_batch_events;
+
+typedef struct hearth_batch_options {
+    int32_t slots;              /* most requests side by side; 0: the engine's `sessions`, which is also the most */
+    bool in_order;              /* begin requests in the order they were added; else in the order that is fastest */
+    hearth_speculation speculation;
+    hearth_batch_events events;
+} hearth_batch_options;
+
+/* The KV cache is shared with open sessions: what they hold, requests cannot have. */
+HEARTH_API int hearth_batch_open(hearth_batch **out, hearth_engine *engine, const hearth_batch_options *options,
+                                 hearth_error *error);
+/* Queued and running requests are dropped, without events. */
+HEARTH_API void hearth_batch_close(hearth_batch **batch);
+/* Queues a request. On failure nothing was added: -ENOSPC (the prompt is longer than the context), -EINVAL (a token,
+ * an option), -ENOMEM (also: it could never fit into the KV cache). */
+HEARTH_API int hearth_batch_add(hearth_batch *batch, const hearth_request *request, hearth_error *error);
+/* One pass. Returns how many requests are not finished yet (0: all done), or a negative error (a failed read,
+ * -ECANCELED): then every request is where it was before, and the next call tries again. */
+HEARTH_API int64_t hearth_batch_step(hearth_batch *batch, hearth_error *error);
+
+typedef struct hearth_batch_counts {
+    int64_t queued, running, finished, failed;   /* requests */
+    int64_t passes;
+    int64_t columns;            /* tokens computed in them */
+    int64_t wasted_columns;     /* of these: guesses that were wrong, and tokens that had to be computed again */
+    int64_t slot_passes;        /* passes * slots */
+    int64_t used_slot_passes;   /* of these: slots that had a token in the pass */
+    int64_t prompt_tokens;      /* of begun requests */
+    int64_t reused_tokens;      /* of these: taken over from another request */
+    int64_t generated_tokens;
+    int64_t drafted_tokens, accepted_tokens;     /* guesses, and those of them that were right */
+    int64_t interrupted;        /* times that a request lost its KV pages to an older one */
+    double seconds;             /* in hearth_batch_step */
+} hearth_batch_counts;
+HEARTH_API void hearth_batch_stats(const hearth_batch *batch, hearth_batch_counts *out);
 
 /* ---- tools ---------------------------------------------------------------------------------------------- */
 

@@ -30,28 +30,65 @@ static int check_options(const ht_sampler_options *o, int32_t n_vocab, ht_error 
     return 0;
 }
 
-int ht_sampler_open(ht_sampler **out, int32_t n_vocab, const ht_sampler_options *options, ht_error *err)
+int ht_sampler_scratch_open(ht_sampler_scratch *s, int32_t n_vocab, ht_error *err)
 {
-    *out = NULL;
-    int r = check_options(options, n_vocab, err);
-    if (r < 0) return r;
-    ht_sampler *s = ht_calloc(1, sizeof(*s));
-    if (!s) return ht_fail(err, -ENOMEM, "out of memory for a sampler");
-    size_t n = (size_t)n_vocab, n_bias = (size_t)options->n_logit_bias;
-    s->options = *options;
-    s->n_vocab = n_vocab;
-    s->bias = ht_alloc(n_bias, sizeof(*s->bias));
+    size_t n = (size_t)n_vocab;
+
+    *s = (ht_sampler_scratch){.n_vocab = n_vocab};
     s->logits = ht_alloc(n, sizeof(*s->logits));
     s->seen = ht_calloc(n, sizeof(*s->seen));
     s->candidates = ht_alloc(n, sizeof(*s->candidates));
     s->p = ht_alloc(n, sizeof(*s->p));
-    if (!s->bias || !s->logits || !s->seen || !s->candidates || !s->p) {
+    if (s->logits && s->seen && s->candidates && s->p) return 0;
+    ht_sampler_scratch_close(s);
+    return ht_fail(err, -ENOMEM, "out of memory for a sampler over %d tokens", n_vocab);
+}
+
+void ht_sampler_scratch_close(ht_sampler_scratch *s)
+{
+    ht_free(s->logits);
+    ht_free(s->seen);
+    ht_free(s->candidates);
+    ht_free(s->p);
+    *s = (ht_sampler_scratch){0};
+}
+
+int ht_sampler_open_shared(ht_sampler **out, ht_sampler_scratch *scratch, const ht_sampler_options *options,
+                           ht_error *err)
+{
+    *out = NULL;
+    int r = check_options(options, scratch->n_vocab, err);
+    if (r < 0) return r;
+    ht_sampler *s = ht_calloc(1, sizeof(*s));
+    if (!s) return ht_fail(err, -ENOMEM, "out of memory for a sampler");
+    size_t n_bias = (size_t)options->n_logit_bias;
+    s->options = *options;
+    s->scratch = scratch;
+    s->bias = ht_alloc(n_bias, sizeof(*s->bias));
+    if (!s->bias) {
         ht_sampler_close(&s);
-        return ht_fail(err, -ENOMEM, "out of memory for a sampler over %d tokens", n_vocab);
+        return ht_fail(err, -ENOMEM, "out of memory for %zu logit biases", n_bias);
     }
     if (n_bias) memcpy(s->bias, options->logit_bias, n_bias * sizeof(*s->bias));
     s->options.logit_bias = s->bias;
     *out = s;
+    return 0;
+}
+
+int ht_sampler_open(ht_sampler **out, int32_t n_vocab, const ht_sampler_options *options, ht_error *err)
+{
+    ht_sampler_scratch scratch;
+
+    *out = NULL;
+    int r = ht_sampler_scratch_open(&scratch, n_vocab, err);
+    if (r < 0) return r;
+    r = ht_sampler_open_shared(out, &scratch, options, err);
+    if (r < 0) {
+        ht_sampler_scratch_close(&scratch);
+        return r;
+    }
+    (*out)->own = scratch;
+    (*out)->scratch = &(*out)->own;
     return 0;
 }
 
@@ -60,11 +97,8 @@ void ht_sampler_close(ht_sampler **sampler)
     ht_sampler *s = *sampler;
 
     if (!s) return;
+    ht_sampler_scratch_close(&s->own);
     ht_free(s->bias);
-    ht_free(s->logits);
-    ht_free(s->seen);
-    ht_free(s->candidates);
-    ht_free(s->p);
     ht_free(s);
     *sampler = NULL;
 }
@@ -179,65 +213,87 @@ static int32_t draw(const ht_candidate *c, int32_t n, double temperature, double
     return c[last].id; /* u * sum was rounded up to the sum */
 }
 
-static void apply_bias(ht_sampler *s, const float *logits)
+static bool has_penalties(const ht_sampler_options *o)
 {
-    for (int32_t i = 0; i < s->n_vocab; i++) s->logits[i] = isnan(logits[i]) ? -INFINITY : logits[i];
-    for (int32_t i = 0; i < s->options.n_logit_bias; i++) s->logits[s->bias[i].id] += s->bias[i].bias;
+    return (o->repeat_penalty != 0 && o->repeat_penalty != 1) || o->frequency_penalty != 0 || o->presence_penalty != 0;
 }
 
-static void apply_penalties(ht_sampler *s, const int32_t *tokens, int32_t n_tokens)
+static void apply_bias(const ht_sampler *s, const float *logits)
+{
+    float *l = s->scratch->logits;
+
+    for (int32_t i = 0; i < s->scratch->n_vocab; i++) l[i] = isnan(logits[i]) ? -INFINITY : logits[i];
+    for (int32_t i = 0; i < s->options.n_logit_bias; i++) l[s->bias[i].id] += s->bias[i].bias;
+}
+
+static void apply_penalties(const ht_sampler *s, const int32_t *tokens, int32_t n_tokens)
 {
     const ht_sampler_options *o = &s->options;
     float repeat = o->repeat_penalty == 0 ? 1 : o->repeat_penalty;
     int32_t window = o->penalty_last_n == 0 ? 64 : o->penalty_last_n < 0 ? n_tokens : o->penalty_last_n;
-    int32_t from = n_tokens > window ? n_tokens - window : 0;
+    int32_t from = n_tokens > window ? n_tokens - window : 0, *seen = s->scratch->seen;
 
-    if (repeat == 1 && o->frequency_penalty == 0 && o->presence_penalty == 0) return;
-    for (int32_t i = from; i < n_tokens; i++) s->seen[tokens[i]]++;
+    if (!has_penalties(o)) return;
+    for (int32_t i = from; i < n_tokens; i++) seen[tokens[i]]++;
     for (int32_t i = from; i < n_tokens; i++) {
         int32_t id = tokens[i];
-        if (!s->seen[id]) continue; /* a repetition, done already */
-        float *l = &s->logits[id];
+        if (!seen[id]) continue; /* a repetition, done already */
+        float *l = &s->scratch->logits[id];
         *l = *l > 0 ? *l / repeat : *l * repeat;
-        *l -= (float)s->seen[id] * o->frequency_penalty + o->presence_penalty;
-        s->seen[id] = 0;
+        *l -= (float)seen[id] * o->frequency_penalty + o->presence_penalty;
+        seen[id] = 0;
     }
 }
 
-/* Infinite biases and overflows become very large numbers, so that differences of logits are numbers. -ERANGE: all
- * are minus infinity. */
-static int list_candidates(ht_sampler *s)
+/* Infinite biases and overflows become very large numbers, so that differences of logits are numbers. */
+static float bounded(float logit) { return logit > FLT_MAX ? FLT_MAX : logit; }
+
+/* -ERANGE: all are minus infinity. */
+static int list_candidates(ht_sampler_scratch *s)
 {
     int32_t n = 0;
 
     for (int32_t i = 0; i < s->n_vocab; i++) {
-        float l = s->logits[i] > FLT_MAX ? FLT_MAX : s->logits[i];
+        float l = bounded(s->logits[i]);
         if (l > -INFINITY) s->candidates[n++] = (ht_candidate){.id = i, .logit = l, .key = l};
     }
     return n ? n : -ERANGE;
 }
 
-static int32_t choose(ht_sampler *s, const float *logits, const int32_t *tokens, int32_t n_tokens, uint64_t sequence)
+/* The highest; of several the lowest id. */
+static int32_t choose_greedily(const float *logits, int32_t n)
+{
+    int32_t best = -ERANGE;
+    float highest_yet = -INFINITY;
+
+    for (int32_t i = 0; i < n; i++)
+        if (bounded(logits[i]) > highest_yet) { /* never true for a NaN */
+            highest_yet = bounded(logits[i]);
+            best = i;
+        }
+    return best;
+}
+
+static int32_t choose(const ht_sampler *s, const float *logits, const int32_t *tokens, int32_t n_tokens,
+                      uint64_t sequence)
 {
     const ht_sampler_options *o = &s->options;
-    ht_candidate *c = s->candidates;
+    ht_candidate *c = s->scratch->candidates;
+    double *p = s->scratch->p;
 
+    if (o->temperature == 0 && !o->n_logit_bias && !has_penalties(o))
+        return choose_greedily(logits, s->scratch->n_vocab);
     apply_bias(s, logits);
     apply_penalties(s, tokens, n_tokens);
-    int32_t n = list_candidates(s);
+    if (o->temperature == 0) return choose_greedily(s->scratch->logits, s->scratch->n_vocab);
+    int32_t n = list_candidates(s->scratch);
     if (n < 0) return n;
-    if (o->temperature == 0) {
-        int32_t best = 0;
-        for (int32_t i = 1; i < n; i++)
-            if (c[i].logit > c[best].logit) best = i;
-        return c[best].id;
-    }
     if (o->top_k > 0 && o->top_k < n) n = take_best(c, n, o->top_k, INFINITY, NULL);
-    if (o->typical_p > 0 && o->typical_p < 1) n = keep_typical(c, n, o->typical_p, s->p);
-    if (o->top_p > 0 && o->top_p < 1) n = keep_top_p(c, n, o->top_p, s->p);
+    if (o->typical_p > 0 && o->typical_p < 1) n = keep_typical(c, n, o->typical_p, p);
+    if (o->top_p > 0 && o->top_p < 1) n = keep_top_p(c, n, o->top_p, p);
     if (o->min_p > 0) n = keep_min_p(c, n, o->min_p);
     double u = ht_random_uniform(o->seed, sequence, (uint64_t)n_tokens, 0);
-    return draw(c, n, o->temperature, u, s->p);
+    return draw(c, n, o->temperature, u, p);
 }
 
 /* Of the logits as they came. The few highest are kept in order by insertion. */
@@ -246,7 +302,7 @@ static void report(const ht_sampler *s, const float *logits, int32_t id, ht_samp
     double max = -INFINITY, sum = 0;
 
     *out = (ht_sampled){.id = id};
-    for (int32_t i = 0; i < s->n_vocab; i++) {
+    for (int32_t i = 0; i < s->scratch->n_vocab; i++) {
         if (logits[i] > max) max = logits[i];
         if (!s->options.logprobs || isnan(logits[i])) continue;
         bool full = out->n_top == s->options.logprobs;
@@ -255,7 +311,7 @@ static void report(const ht_sampler *s, const float *logits, int32_t id, ht_samp
         for (; at > 0 && logits[i] > out->top[at - 1].logprob; at--) out->top[at] = out->top[at - 1];
         out->top[at] = (ht_logprob){i, logits[i]};
     }
-    for (int32_t i = 0; i < s->n_vocab; i++)
+    for (int32_t i = 0; i < s->scratch->n_vocab; i++)
         if (!isnan(logits[i])) sum += exp((double)logits[i] - max);
     double log_sum = max + log(sum);
     for (int32_t i = 0; i < out->n_top; i++) out->top[i].logprob = (float)((double)out->top[i].logprob - log_sum);

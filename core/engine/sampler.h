@@ -50,18 +50,30 @@ typedef struct ht_sampled {
 
 typedef struct ht_candidate { int32_t id; float logit; float key; } ht_candidate;
 
-typedef struct ht_sampler {
-    ht_sampler_options options;
+/* What a draw needs while it lasts: samplers of one thread can share it. */
+typedef struct ht_sampler_scratch {
     int32_t n_vocab;
-    ht_logit_bias *bias;       /* owned */
     float *logits;             /* (V), owned: after bias and penalties */
     int32_t *seen;             /* (V), owned: how often in the window; zero between calls */
     ht_candidate *candidates;  /* (V), owned */
     double *p;                 /* (V), owned */
+} ht_sampler_scratch;
+
+typedef struct ht_sampler {
+    ht_sampler_options options;
+    ht_logit_bias *bias;       /* owned */
+    ht_sampler_scratch own;    /* empty if another's is used */
+    ht_sampler_scratch *scratch; /* borrowed, or &own */
 } ht_sampler;
+
+int ht_sampler_scratch_open(ht_sampler_scratch *s, int32_t n_vocab, ht_error *err);
+void ht_sampler_scratch_close(ht_sampler_scratch *s);
 
 /* -EINVAL names the option that is out of range. */
 int ht_sampler_open(ht_sampler **out, int32_t n_vocab, const ht_sampler_options *options, ht_error *err);
+/* The same with the scratch of another, which outlives it. */
+int ht_sampler_open_shared(ht_sampler **out, ht_sampler_scratch *scratch, const ht_sampler_options *options,
+                           ht_error *err);
 void ht_sampler_close(ht_sampler **sampler);
 
 /* The token after tokens[0, n_tokens), at position n_tokens of `sequence`. `detail` may be NULL. Allocates nothing.

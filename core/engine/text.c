@@ -5,20 +5,24 @@
 
 #include <string.h>
 
-int ht_text_open(ht_text *t, const ht_tokenizer *tokenizer, const char *const *stop, int32_t n_stop, bool special,
-                 bool continues, ht_error *err)
+int32_t ht_text_longest(const ht_tokenizer *tokenizer)
 {
     int longest = 0;
 
-    *t = (ht_text){.tokenizer = tokenizer, .special = special, .continues = continues};
     for (int32_t i = 0; i < ht_tokenizer_size(tokenizer); i++) {
         const char *bytes;
         int n = ht_tokenizer_piece(tokenizer, i, true, &bytes);
         if (n > longest) longest = n;
     }
+    return longest;
+}
+
+int ht_text_open(ht_text *t, const ht_tokenizer *tokenizer, int32_t longest, const ht_text_options *o, ht_error *err)
+{
+    *t = (ht_text){.tokenizer = tokenizer, .special = o->special, .continues = o->continues};
     /* What ht_tokenizer_stream asks for: bytes held of earlier tokens, each of which may become a U+FFFD. */
     t->capacity = 3 * (longest + 16);
-    int r = ht_stop_open(&t->stop, stop, n_stop, (size_t)t->capacity, err);
+    int r = ht_stop_open(&t->stop, o->stop, o->n_stop, (size_t)t->capacity, err);
     if (r < 0) return r;
     t->piece = ht_alloc((size_t)t->capacity, 1);
     if (!t->piece) {

@@ -1,0 +1,385 @@
+/* Batches: rows, passes, and what comes out of them. */
+#include "core/engine/batch.h"
+
+#include "core/base/memory.h"
+#include "core/base/threads.h"
+
+#include <string.h>
+
+/* ---- open and close ------------------------------------------------------------------------------------- */
+
+static int open_rows(ht_batch *b, ht_error *err)
+{
+    const ht_ops_limits *lim = b->engine->limits;
+    size_t n = (size_t)b->slots;
+
+    b->rows = ht_calloc(n, sizeof(*b->rows));
+    b->order = ht_alloc(n, sizeof(*b->order));
+    b->in_pass = ht_alloc(n, sizeof(*b->in_pass));
+    b->work = ht_alloc(n, sizeof(*b->work));
+    if (!b->rows || !b->order || !b->in_pass || !b->work)
+        return ht_fail(err, -ENOMEM, "out of memory for a batch of %d rows", b->slots);
+    for (int32_t i = 0; i < b->slots; i++) {
+        ht_row *row = &b->rows[i];
+        int r = ht_kv_table_open(&row->table, lim->context, err);
+        if (r < 0) return r;
+        row->tokens = ht_alloc((size_t)lim->context + 1, sizeof(*row->tokens));
+        if (!row->tokens) return ht_fail(err, -ENOMEM, "out of memory for a row of %d tokens", lim->context);
+    }
+    return ht_sampler_scratch_open(&b->scratch, lim->shape.n_vocab, err);
+}
+
+int ht_batch_open(ht_batch **out, const ht_batch_options *o, ht_error *err)
+{
+    int32_t most = o->engine->limits->sequences;
+
+    *out = NULL;
+    if (most > o->engine->chunk) most = o->engine->chunk; /* every row has its column in every pass */
+    if (o->slots < 0 || o->slots > most)
+        return ht_fail(err, -EINVAL, "%d slots for requests are outside of the engine's 1..%d", o->slots, most);
+    ht_batch *b = ht_calloc(1, sizeof(*b));
+    if (!b) return ht_fail(err, -ENOMEM, "out of memory for a batch");
+    b->engine = o->engine;
+    b->tokenizer = o->tokenizer;
+    b->longest = ht_text_longest(o->tokenizer);
+    b->events = o->events;
+    b->in_order = o->in_order;
+    b->slots = o->slots ? o->slots : most;
+    int r = open_rows(b, err);
+    if (r < 0) ht_batch_close(&b);
+    *out = b;
+    return r;
+}
+
+static void close_job(ht_job **job)
+{
+    ht_job *j = *job;
+
+    if (!j) return;
+    ht_free(j->prompt);
+    ht_sampler_close(&j->sampler);
+    ht_text_close(&j->text);
+    ht_free(j);
+    *job = NULL;
+}
+
+void ht_batch_close(ht_batch **batch)
+{
+    ht_batch *b = *batch;
+
+    if (!b) return;
+    for (int64_t i = b->queue_first; i < b->queue_end; i++) close_job(&b->queue[i]);
+    for (int32_t i = 0; b->rows && i < b->slots; i++) {
+        close_job(&b->rows[i].job);
+        ht_kv_table_close(&b->engine->kv, &b->rows[i].table);
+        ht_free(b->rows[i].tokens);
+    }
+    ht_sampler_scratch_close(&b->scratch);
+    ht_free(b->rows);
+    ht_free(b->order);
+    ht_free(b->in_pass);
+    ht_free(b->work);
+    ht_free(b->queue);
+    ht_free(b);
+    *batch = NULL;
+}
+
+/* ---- requests ------------------------------------------------------------------------------------------- */
+
+static int check_request(const ht_batch *b, const ht_request *q, ht_error *err)
+{
+    const ht_ops_limits *lim = b->engine->limits;
+
+    if (q->n < 1) return ht_fail(err, -EINVAL, "an empty prompt");
+    if (q->n > lim->context)
+        return ht_fail(err, -ENOSPC, "the prompt has %lld tokens, the context holds %d", (long long)q->n, lim->context);
+    if (q->max_tokens < 0) return ht_fail(err, -EINVAL, "%d tokens to generate", q->max_tokens);
+    for (int64_t i = 0; i < q->n; i++)
+        if (q->tokens[i] < 0 || q->tokens[i] >= lim->shape.n_vocab)
+            return ht_fail(err, -EINVAL, "token %d (at %lld) is not one of the model's %d", q->tokens[i], (long long)i,
+                           lim->shape.n_vocab);
+    return 0;
+}
+
+/* Tokens that are computed at most: the last one generated is not. */
+static int32_t most_tokens(const ht_job *j) { return j->n_prompt + j->limit - 1; }
+
+static int fill_job(ht_job *j, const ht_batch *b, const ht_request *q, ht_error *err)
+{
+    int32_t room = b->engine->limits->context - (int32_t)q->n + 1; /* the last one needs no place */
+
+    j->id = q->id;
+    j->n_prompt = (int32_t)q->n;
+    j->cut = q->max_tokens == 0 || q->max_tokens > room;
+    j->limit = j->cut ? room : q->max_tokens;
+    j->ignore_end = q->ignore_end;
+    j->logprobs = q->logprobs;
+    j->expected = q->expected > 0 && q->expected < j->limit ? q->expected : j->limit;
+    j->user = q->user;
+    if (ht_kv_pages_of(most_tokens(j)) > b->engine->kv.n_pages)
+        return ht_fail(err, -ENOMEM, "a request of up to %d tokens can never fit into the KV cache of %lld", most_tokens(j),
+                       (long long)b->engine->kv.n_pages * HT_KV_TILE);
+    j->prompt = ht_alloc((size_t)q->n, sizeof(*j->prompt));
+    if (!j->prompt) return ht_fail(err, -ENOMEM, "out of memory for a prompt of %lld tokens", (long long)q->n);
+    memcpy(j->prompt, q->tokens, (size_t)q->n * sizeof(*j->prompt));
+    int r = ht_text_open(&j->text, b->tokenizer, b->longest, &q->text, err);
+    return r < 0 ? r : ht_sampler_open_shared(&j->sampler, (ht_sampler_scratch *)&b->scratch, &q->sampler, err);
+}
+
+/* Room for one more at the end of the queue. */
+static int grow_queue(ht_batch *b, ht_error *err)
+{
+    int64_t waiting = b->queue_end - b->queue_first;
+
+    if (b->queue_end < b->queue_capacity) return 0;
+    if (b->queue_first > b->queue_capacity / 2) {
+        memmove(b->queue, b->queue + b->queue_first, (size_t)waiting * sizeof(*b->queue));
+    } else {
+        int64_t capacity = 2 * b->queue_capacity + 64;
+        ht_job **queue = ht_realloc(b->queue, (size_t)capacity, sizeof(*queue));
+        if (!queue) return ht_fail(err, -ENOMEM, "out of memory for %lld requests", (long long)capacity);
+        b->queue = queue;
+        b->queue_capacity = capacity;
+        memmove(b->queue, b->queue + b->queue_first, (size_t)waiting * sizeof(*b->queue));
+    }
+    b->queue_first = 0;
+    b->queue_end = waiting;
+    return 0;
+}
+
+int ht_batch_add(ht_batch *b, const ht_request *request, ht_error *err)
+{
+    int r = check_request(b, request, err);
+    if (r < 0) return r;
+    r = grow_queue(b, err);
+    if (r < 0) return r;
+    ht_job *j = ht_calloc(1, sizeof(*j));
+    if (!j) return ht_fail(err, -ENOMEM, "out of memory for a request");
+    r = fill_job(j, b, request, err);
+    if (r < 0) {
+        close_job(&j);
+        return r;
+    }
+    b->queue[b->queue_end++] = j;
+    return 0;
+}
+
+/* ---- rows ----------------------------------------------------------------------------------------------- */
+
+static void release_pages(ht_batch *b, ht_row *row)
+{
+    ht_kv_trim(&b->engine->kv, &row->table, 0);
+    row->computed = 0;
+}
+
+static void end_row(ht_batch *b, ht_row *row, ht_finish finish, const ht_error *error)
+{
+    ht_job *j = row->job;
+
+    release_pages(b, row);
+    row->job = NULL;
+    b->n_running--;
+    if (error) b->stats.failed++;
+    else b->stats.finished++;
+    const char *rest = "";
+    size_t n = 0;
+    int32_t stop = j->text.stop.found;
+    if (!error) ht_text_feed(&j->text, -1, &rest, &n);
+    if (n && b->events.token) b->events.token(b->events.context, j->user, &(ht_sampled){.id = -1}, rest, n);
+    if (b->events.done) b->events.done(b->events.context, j->user, finish, row->n_generated, stop, error);
+    close_job(&j);
+}
+
+static void begin_row(ht_batch *b, ht_row *row, ht_job *j)
+{
+    row->job = j;
+    row->turn = b->next_turn++;
+    memcpy(row->tokens, j->prompt, (size_t)j->n_prompt * sizeof(*row->tokens));
+    row->n = j->n_prompt;
+    row->computed = row->most_computed = row->n_generated = 0;
+    b->n_running++;
+    b->stats.prompt_tokens += j->n_prompt;
+}
+
+/* Pages that the row will still take, if it generates as much as expected. */
+static int64_t pages_to_come(const ht_row *row)
+{
+    const ht_job *j = row->job;
+    int32_t tokens = row->n_generated < j->expected ? j->n_prompt + j->expected - 1 : row->n;
+    int32_t pages = ht_kv_pages_of(tokens) - row->table.n;
+
+    return pages > 0 ? pages : 0;
+}
+
+static ht_row *free_row(ht_batch *b)
+{
+    for (int32_t i = 0; i < b->slots; i++)
+        if (!b->rows[i].job) return &b->rows[i];
+    return NULL;
+}
+
+/* Requests begin while there are rows and pages for them. */
+static void begin_rows(ht_batch *b)
+{
+    int64_t free_pages = b->engine->kv.n_free;
+
+    for (int32_t i = 0; i < b->slots; i++) {
+        const ht_row *row = &b->rows[i];
+        if (!row->job) continue;
+        if (row->most_computed > 0 && row->table.n == 0) return; /* it waits for its pages */
+        free_pages -= pages_to_come(row);
+    }
+    while (b->queue_first < b->queue_end) {
+        ht_row *row = free_row(b);
+        const ht_job *j = b->queue[b->queue_first];
+        int64_t pages = ht_kv_pages_of(j->n_prompt + j->expected - 1);
+        if (!row || (b->n_running > 0 && pages > free_pages)) return;
+        free_pages -= pages;
+        begin_row(b, row, b->queue[b->queue_first++]);
+    }
+}
+
+/* Running rows by age, into b->order. Returns how many. */
+static int32_t order_rows(ht_batch *b)
+{
+    int32_t n = 0;
+
+    for (int32_t i = 0; i < b->slots; i++) {
+        if (!b->rows[i].job) continue;
+        int32_t at = n++;
+        for (; at > 0 && b->order[at - 1]->turn > b->rows[i].turn; at--) b->order[at] = b->order[at - 1];
+        b->order[at] = &b->rows[i];
+    }
+    return n;
+}
+
+/* ---- a pass --------------------------------------------------------------------------------------------- */
+
+/* The row gets pages for its tokens up to `end`, from younger rows if need be (b->order[at] is the row). Returns 1
+ * when it must wait. */
+static int give_pages(ht_batch *b, int32_t at, int32_t n, int32_t end, ht_error *err)
+{
+    ht_row *row = b->order[at];
+
+    for (int32_t victim = n - 1;; victim--) {
+        ht_error why = {0};
+        int r = ht_kv_prepare(&b->engine->kv, &row->table, row->computed, end, &why);
+        if (r != -ENOMEM) {
+            if (r < 0 && err) *err = why;
+            return r;
+        }
+        while (victim > at && b->order[victim]->table.n == 0) victim--;
+        if (victim <= at) return 1;
+        release_pages(b, b->order[victim]);
+        b->stats.interrupted++;
+    }
+}
+
+/* Chooses the pass's work: one column for every row that generates, and in what is left of a chunk the tokens that
+ * others lack, oldest first. Returns the number of works. */
+static int32_t fill_pass(ht_batch *b, ht_error *err)
+{
+    int32_t n = order_rows(b), works = 0, room = b->engine->chunk;
+
+    for (int32_t i = 0; i < n; i++)
+        if (b->order[i]->n - b->order[i]->computed == 1) room--;
+    for (int32_t i = 0; i < n; i++) {
+        ht_row *row = b->order[i];
+        int32_t left = row->n - row->computed, take = left == 1 ? 1 : left < room ? left : room;
+        if (take < 1) continue;
+        int r = give_pages(b, i, n, row->computed + take, err);
+        if (r < 0) return r;
+        if (r > 0) continue;
+        if (left > 1) room -= take;
+        row->end = row->computed + take;
+        row->has_drawn = false;
+        b->in_pass[works] = row;
+        b->work[works++] = (ht_work){.pages = row->table.id,
+                                     .tokens = row->tokens + row->computed,
+                                     .begin = row->computed,
+                                     .end = row->end,
+                                     .logits_from = row->n - 1};
+    }
+    return works;
+}
+
+/* The next token is drawn while its logits are there. */
+static void draw(void *user, int32_t i, int32_t position, const float *logits)
+{
+    ht_row *row = ((ht_batch *)user)->in_pass[i];
+    const ht_job *j = row->job;
+    ht_sampled *d = &row->drawn;
+
+    int32_t id = ht_sampler_draw(j->sampler, logits, row->tokens, position + 1, j->id, j->logprobs ? d : NULL);
+    if (id < 0 || !j->logprobs) *d = (ht_sampled){.id = id};
+    row->has_drawn = true;
+}
+
+static void count_pass(ht_batch *b, int32_t works)
+{
+    b->stats.passes++;
+    b->stats.slot_passes += b->slots;
+    b->stats.used_slot_passes += works;
+    for (int32_t w = 0; w < works; w++) {
+        ht_row *row = b->in_pass[w];
+        int32_t again = (row->end < row->most_computed ? row->end : row->most_computed) - row->computed;
+        b->stats.columns += row->end - row->computed;
+        if (again > 0) b->stats.wasted_columns += again;
+        if (row->end > row->most_computed) row->most_computed = row->end;
+    }
+}
+
+/* Shows the token that was drawn. Returns why the row ends, or 0. */
+static ht_finish show(ht_batch *b, ht_row *row)
+{
+    ht_job *j = row->job;
+    const char *bytes = "";
+    size_t n = 0;
+
+    row->tokens[row->n++] = row->drawn.id;
+    row->n_generated++;
+    b->stats.generated_tokens++;
+    bool end = !j->ignore_end && ht_tokenizer_is_end(b->tokenizer, row->drawn.id);
+    int found = end ? 0 : ht_text_feed(&j->text, row->drawn.id, &bytes, &n);
+    if (b->events.token) b->events.token(b->events.context, j->user, &row->drawn, bytes, n);
+    if (end) return HT_FINISH_END;
+    if (found) return HT_FINISH_STOP;
+    if (row->n_generated < j->limit) return 0;
+    return j->cut ? HT_FINISH_CONTEXT : HT_FINISH_LENGTH;
+}
+
+static void settle_row(ht_batch *b, ht_row *row)
+{
+    row->computed = row->end;
+    if (!row->has_drawn) return;
+    if (row->drawn.id < 0) {
+        ht_error err = {0};
+        ht_fail(&err, row->drawn.id, "no logit of the model is a number");
+        end_row(b, row, 0, &err);
+        return;
+    }
+    ht_finish finish = show(b, row);
+    if (finish) end_row(b, row, finish, NULL);
+}
+
+int64_t ht_batch_step(ht_batch *b, ht_error *err)
+{
+    double started = ht_now();
+
+    begin_rows(b);
+    if (!b->n_running) return 0;
+    int32_t works = fill_pass(b, err);
+    if (works < 0) return works;
+    if (works == 0) { /* the oldest row has all pages that there are for us, and needs more */
+        ht_error full = {0};
+        ht_fail(&full, -ENOMEM, "the KV cache is full: open sessions hold what the request needs");
+        end_row(b, b->order[0], 0, &full);
+        return b->n_running + b->queue_end - b->queue_first;
+    }
+    int r = ht_engine_pass(b->engine, HT_CLASS_BLOCK, b->work, works, draw, b, err);
+    if (r < 0) return r;
+    count_pass(b, works);
+    for (int32_t w = 0; w < works; w++) settle_row(b, b->in_pass[w]);
+    b->stats.seconds += ht_now() - started;
+    return b->n_running + b->queue_end - b->queue_first;
+}
