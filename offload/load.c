@@ -11,6 +11,7 @@
 #include "core/base/log.h"
 #include "core/base/memory.h"
 #include "core/base/progress.h"
+#include "offload/prefault.h"
 #include "offload/reader.h"
 
 #include <fcntl.h>
@@ -68,6 +69,7 @@ typedef struct job {
     int32_t file;
     uint64_t begin, end;      /* of the file */
     uint8_t *dst;             /* byte `begin` */
+    ht_prefault *prefault;    /* of dst; NULL: the reads touch it first */
     ht_progress *progress;
     uint64_t done_before;     /* bytes of earlier files */
 } job;
@@ -89,6 +91,7 @@ static int queue_piece(const job *j, ht_reader *reader, ht_read *read, int fd, u
 {
     size_t bytes = ht_align_up((size_t)ht_min_i64(REQUEST_BYTES, (int64_t)(j->end - *at)), DIRECT_ALIGN);
     *read = (ht_read){.fd = fd, .offset = *at, .bytes = bytes, .dst = j->dst + (*at - j->begin)};
+    ht_prefault_wait(j->prefault, *at - j->begin + bytes);
     int code = ht_reader_submit(reader, read);
     if (code < 0)
         return ht_fail(err, code, "%s: cannot queue a read: %s", j->dir->files[j->file].path, strerror(-code));
@@ -163,7 +166,10 @@ static int load_file(ht_loaded *out, job *j, ht_load_mode mode, const char **how
                        (double)span->bytes / (1 << 30));
     span->data = span->pages;
     j->dst = span->pages;
-    return read_file(j, how, err);
+    j->prefault = ht_prefault_begin(span->pages, span->page_bytes);
+    int result = read_file(j, how, err);
+    ht_prefault_end(j->prefault);
+    return result;
 }
 
 int ht_load(ht_loaded *out, const ht_tensor_dir *dir, ht_load_mode mode, bool quiet, ht_load_stats *stats, ht_error *err)
