@@ -1,5 +1,5 @@
 /* Batches: rows, passes, and what comes out of them. */
-#include "core/engine/batch.h"
+#include "core/engine/batch_parts.h"
 
 #include "core/base/memory.h"
 #include "core/base/threads.h"
@@ -26,7 +26,8 @@ static int open_rows(ht_batch *b, ht_error *err)
         row->tokens = ht_alloc((size_t)lim->context + 1, sizeof(*row->tokens));
         if (!row->tokens) return ht_fail(err, -ENOMEM, "out of memory for a row of %d tokens", lim->context);
     }
-    return ht_sampler_scratch_open(&b->scratch, lim->shape.n_vocab, err);
+    int r = ht_prefix_open(&b->kept, lim->context, err);
+    return r < 0 ? r : ht_sampler_scratch_open(&b->scratch, lim->shape.n_vocab, err);
 }
 
 int ht_batch_open(ht_batch **out, const ht_batch_options *o, ht_error *err)
@@ -51,26 +52,15 @@ int ht_batch_open(ht_batch **out, const ht_batch_options *o, ht_error *err)
     return r;
 }
 
-static void close_job(ht_job **job)
-{
-    ht_job *j = *job;
-
-    if (!j) return;
-    ht_free(j->prompt);
-    ht_sampler_close(&j->sampler);
-    ht_text_close(&j->text);
-    ht_free(j);
-    *job = NULL;
-}
-
 void ht_batch_close(ht_batch **batch)
 {
     ht_batch *b = *batch;
 
     if (!b) return;
-    for (int64_t i = b->queue_first; i < b->queue_end; i++) close_job(&b->queue[i]);
+    ht_batch_queue_close(b);
+    ht_prefix_close(&b->engine->kv, &b->kept);
     for (int32_t i = 0; b->rows && i < b->slots; i++) {
-        close_job(&b->rows[i].job);
+        ht_job_close(&b->rows[i].job);
         ht_kv_table_close(&b->engine->kv, &b->rows[i].table);
         ht_free(b->rows[i].tokens);
     }
@@ -79,89 +69,8 @@ void ht_batch_close(ht_batch **batch)
     ht_free(b->order);
     ht_free(b->in_pass);
     ht_free(b->work);
-    ht_free(b->queue);
     ht_free(b);
     *batch = NULL;
-}
-
-/* ---- requests ------------------------------------------------------------------------------------------- */
-
-static int check_request(const ht_batch *b, const ht_request *q, ht_error *err)
-{
-    const ht_ops_limits *lim = b->engine->limits;
-
-    if (q->n < 1) return ht_fail(err, -EINVAL, "an empty prompt");
-    if (q->n > lim->context)
-        return ht_fail(err, -ENOSPC, "the prompt has %lld tokens, the context holds %d", (long long)q->n, lim->context);
-    if (q->max_tokens < 0) return ht_fail(err, -EINVAL, "%d tokens to generate", q->max_tokens);
-    for (int64_t i = 0; i < q->n; i++)
-        if (q->tokens[i] < 0 || q->tokens[i] >= lim->shape.n_vocab)
-            return ht_fail(err, -EINVAL, "token %d (at %lld) is not one of the model's %d", q->tokens[i], (long long)i,
-                           lim->shape.n_vocab);
-    return 0;
-}
-
-/* Tokens that are computed at most: the last one generated is not. */
-static int32_t most_tokens(const ht_job *j) { return j->n_prompt + j->limit - 1; }
-
-static int fill_job(ht_job *j, const ht_batch *b, const ht_request *q, ht_error *err)
-{
-    int32_t room = b->engine->limits->context - (int32_t)q->n + 1; /* the last one needs no place */
-
-    j->id = q->id;
-    j->n_prompt = (int32_t)q->n;
-    j->cut = q->max_tokens == 0 || q->max_tokens > room;
-    j->limit = j->cut ? room : q->max_tokens;
-    j->ignore_end = q->ignore_end;
-    j->logprobs = q->logprobs;
-    j->expected = q->expected > 0 && q->expected < j->limit ? q->expected : j->limit;
-    j->user = q->user;
-    if (ht_kv_pages_of(most_tokens(j)) > b->engine->kv.n_pages)
-        return ht_fail(err, -ENOMEM, "a request of up to %d tokens can never fit into the KV cache of %lld", most_tokens(j),
-                       (long long)b->engine->kv.n_pages * HT_KV_TILE);
-    j->prompt = ht_alloc((size_t)q->n, sizeof(*j->prompt));
-    if (!j->prompt) return ht_fail(err, -ENOMEM, "out of memory for a prompt of %lld tokens", (long long)q->n);
-    memcpy(j->prompt, q->tokens, (size_t)q->n * sizeof(*j->prompt));
-    int r = ht_text_open(&j->text, b->tokenizer, b->longest, &q->text, err);
-    return r < 0 ? r : ht_sampler_open_shared(&j->sampler, (ht_sampler_scratch *)&b->scratch, &q->sampler, err);
-}
-
-/* Room for one more at the end of the queue. */
-static int grow_queue(ht_batch *b, ht_error *err)
-{
-    int64_t waiting = b->queue_end - b->queue_first;
-
-    if (b->queue_end < b->queue_capacity) return 0;
-    if (b->queue_first > b->queue_capacity / 2) {
-        memmove(b->queue, b->queue + b->queue_first, (size_t)waiting * sizeof(*b->queue));
-    } else {
-        int64_t capacity = 2 * b->queue_capacity + 64;
-        ht_job **queue = ht_realloc(b->queue, (size_t)capacity, sizeof(*queue));
-        if (!queue) return ht_fail(err, -ENOMEM, "out of memory for %lld requests", (long long)capacity);
-        b->queue = queue;
-        b->queue_capacity = capacity;
-        memmove(b->queue, b->queue + b->queue_first, (size_t)waiting * sizeof(*b->queue));
-    }
-    b->queue_first = 0;
-    b->queue_end = waiting;
-    return 0;
-}
-
-int ht_batch_add(ht_batch *b, const ht_request *request, ht_error *err)
-{
-    int r = check_request(b, request, err);
-    if (r < 0) return r;
-    r = grow_queue(b, err);
-    if (r < 0) return r;
-    ht_job *j = ht_calloc(1, sizeof(*j));
-    if (!j) return ht_fail(err, -ENOMEM, "out of memory for a request");
-    r = fill_job(j, b, request, err);
-    if (r < 0) {
-        close_job(&j);
-        return r;
-    }
-    b->queue[b->queue_end++] = j;
-    return 0;
 }
 
 /* ---- rows ----------------------------------------------------------------------------------------------- */
@@ -176,8 +85,9 @@ static void end_row(ht_batch *b, ht_row *row, ht_finish finish, const ht_error *
 {
     ht_job *j = row->job;
 
-    release_pages(b, row);
     row->job = NULL;
+    ht_prefix_keep(b, row);
+    release_pages(b, row);
     b->n_running--;
     if (error) b->stats.failed++;
     else b->stats.finished++;
@@ -187,7 +97,7 @@ static void end_row(ht_batch *b, ht_row *row, ht_finish finish, const ht_error *
     if (!error) ht_text_feed(&j->text, -1, &rest, &n);
     if (n && b->events.token) b->events.token(b->events.context, j->user, &(ht_sampled){.id = -1}, rest, n);
     if (b->events.done) b->events.done(b->events.context, j->user, finish, row->n_generated, stop, error);
-    close_job(&j);
+    ht_job_close(&j);
 }
 
 static void begin_row(ht_batch *b, ht_row *row, ht_job *j)
@@ -206,7 +116,7 @@ static int64_t pages_to_come(const ht_row *row)
 {
     const ht_job *j = row->job;
     int32_t tokens = row->n_generated < j->expected ? j->n_prompt + j->expected - 1 : row->n;
-    int32_t pages = ht_kv_pages_of(tokens) - row->table.n;
+    int32_t pages = ht_kv_pages_of(tokens) - (row->table.n ? row->table.n : row->shared_pages);
 
     return pages > 0 ? pages : 0;
 }
@@ -229,11 +139,13 @@ static void begin_rows(ht_batch *b)
         if (row->most_computed > 0 && row->table.n == 0) return; /* it waits for its pages */
         free_pages -= pages_to_come(row);
     }
-    while (b->queue_first < b->queue_end) {
+    for (;;) {
+        const ht_job *j = ht_batch_front(b);
         ht_row *row = free_row(b);
-        const ht_job *j = b->queue[b->queue_first];
-        int64_t pages = ht_kv_pages_of(j->n_prompt + j->expected - 1);
-        if (!row || (b->n_running > 0 && pages > free_pages)) return;
+        if (!j || !row) return;
+        row->shared_pages = ht_prefix_expected(b, j) / HT_KV_TILE;
+        int64_t pages = ht_kv_pages_of(j->n_prompt + j->expected - 1) - row->shared_pages;
+        if (b->n_running > 0 && pages > free_pages) return;
         free_pages -= pages;
         begin_row(b, row, b->queue[b->queue_first++]);
     }
@@ -260,13 +172,18 @@ static int32_t order_rows(ht_batch *b)
 static int give_pages(ht_batch *b, int32_t at, int32_t n, int32_t end, ht_error *err)
 {
     ht_row *row = b->order[at];
+    int32_t victim = n - 1;
 
-    for (int32_t victim = n - 1;; victim--) {
+    for (;;) {
         ht_error why = {0};
         int r = ht_kv_prepare(&b->engine->kv, &row->table, row->computed, end, &why);
         if (r != -ENOMEM) {
             if (r < 0 && err) *err = why;
             return r;
+        }
+        if (b->kept.n) {
+            ht_prefix_drop(&b->engine->kv, &b->kept);
+            continue;
         }
         while (victim > at && b->order[victim]->table.n == 0) victim--;
         if (victim <= at) return 1;
@@ -285,6 +202,7 @@ static int32_t fill_pass(ht_batch *b, ht_error *err)
         if (b->order[i]->n - b->order[i]->computed == 1) room--;
     for (int32_t i = 0; i < n; i++) {
         ht_row *row = b->order[i];
+        if (ht_prefix_take(b, row)) continue;
         int32_t left = row->n - row->computed, take = left == 1 ? 1 : left < room ? left : room;
         if (take < 1) continue;
         int r = give_pages(b, i, n, row->computed + take, err);
@@ -366,7 +284,9 @@ int64_t ht_batch_step(ht_batch *b, ht_error *err)
 {
     double started = ht_now();
 
+    ht_batch_sort(b);
     begin_rows(b);
+    ht_prefix_trim(b);
     if (!b->n_running) return 0;
     int32_t works = fill_pass(b, err);
     if (works < 0) return works;
@@ -374,12 +294,12 @@ int64_t ht_batch_step(ht_batch *b, ht_error *err)
         ht_error full = {0};
         ht_fail(&full, -ENOMEM, "the KV cache is full: open sessions hold what the request needs");
         end_row(b, b->order[0], 0, &full);
-        return b->n_running + b->queue_end - b->queue_first;
+        return b->n_running + ht_batch_waiting(b);
     }
     int r = ht_engine_pass(b->engine, HT_CLASS_BLOCK, b->work, works, draw, b, err);
     if (r < 0) return r;
     count_pass(b, works);
     for (int32_t w = 0; w < works; w++) settle_row(b, b->in_pass[w]);
     b->stats.seconds += ht_now() - started;
-    return b->n_running + b->queue_end - b->queue_first;
+    return b->n_running + ht_batch_waiting(b);
 }

@@ -14,6 +14,7 @@
 #define HEARTH_CORE_ENGINE_BATCH_H
 
 #include "core/engine/engine.h"
+#include "core/engine/pack.h"
 #include "core/engine/sampler.h"
 #include "core/engine/text.h"
 
@@ -71,6 +72,7 @@ typedef struct ht_row {
     int32_t n, computed;       /* tokens known, and computed */
     int32_t most_computed;     /* ever */
     int32_t n_generated;
+    int32_t shared_pages;      /* that it will probably take over from others, when it has none yet */
     ht_kv_table table;
 
     /* Of the pass. */
@@ -78,6 +80,13 @@ typedef struct ht_row {
     ht_sampled drawn;
     bool has_drawn;
 } ht_row;
+
+/* A computed beginning that outlives its row, for who will begin alike. */
+typedef struct ht_prefix {
+    int32_t *tokens;           /* [context], owned */
+    int32_t n;
+    ht_kv_table table;
+} ht_prefix;
 
 /* Owner: the engine's thread. */
 typedef struct ht_batch {
@@ -92,6 +101,11 @@ typedef struct ht_batch {
     uint64_t next_turn;
     ht_job **queue;                /* [queue_capacity], owned: those in [queue_first, queue_end) wait, in order */
     int64_t queue_first, queue_end, queue_capacity;
+    bool in_disorder;              /* requests were added since it was sorted */
+    ht_job **sorted;               /* [queue_capacity], owned, as all here: what sorting needs */
+    ht_pack_item *items;
+    int32_t *sort_order, *sort_scratch; /* [queue_capacity], [7 queue_capacity] */
+    ht_prefix kept;
 
     ht_sampler_scratch scratch;
     ht_row **order;                /* [slots], owned: running rows by age */

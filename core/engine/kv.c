@@ -107,13 +107,13 @@ int ht_kv_prepare(ht_kv *kv, ht_kv_table *t, int64_t from, int64_t tokens, ht_er
     return 0;
 }
 
-void ht_kv_share(ht_kv *kv, ht_kv_table *to, const ht_kv_table *from)
+void ht_kv_share(ht_kv *kv, ht_kv_table *to, const ht_kv_table *from, int64_t tokens)
 {
-    for (int32_t i = 0; i < from->n; i++) {
+    to->n = ht_kv_pages_of(tokens);
+    for (int32_t i = 0; i < to->n; i++) {
         to->id[i] = from->id[i];
         kv->refs[from->id[i]]++;
     }
-    to->n = from->n;
 }
 
 int ht_kv_check(ht_kv *kv, const ht_kv_wish *wish, int32_t n, ht_error *err)

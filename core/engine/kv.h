@@ -41,8 +41,8 @@ void ht_kv_trim(ht_kv *kv, ht_kv_table *t, int64_t tokens);
 /* Makes the table long enough for `tokens` tokens and every page from token `from` on its own, copying a shared page
  * that has older tokens too. -ENOMEM: the pages are used up; the table is as long as it was. */
 int ht_kv_prepare(ht_kv *kv, ht_kv_table *t, int64_t from, int64_t tokens, ht_error *err);
-/* to (empty) = from, shared. */
-void ht_kv_share(ht_kv *kv, ht_kv_table *to, const ht_kv_table *from);
+/* to (empty) = the first `tokens` of from, shared. */
+void ht_kv_share(ht_kv *kv, ht_kv_table *to, const ht_kv_table *from, int64_t tokens);
 
 /* A dry run for several tables at once: would it be possible to trim each to `from` tokens and then to prepare it for
  * `tokens`? -ENOMEM says how many pages are missing. Changes nothing. */

@@ -316,7 +316,7 @@ int ht_session_fork(ht_session **out, const ht_session *from, uint64_t id, int32
     ht_session *s;
     int r = ht_session_open(&s, from->engine, id, context, err);
     if (r < 0) return r;
-    ht_kv_share(&s->engine->kv, &s->table, &from->table);
+    ht_kv_share(&s->engine->kv, &s->table, &from->table, from->n_tokens);
     memcpy(s->tokens, from->tokens, (size_t)from->n_tokens * sizeof(*s->tokens));
     s->n_tokens = from->n_tokens;
     s->has_logits = from->has_logits;

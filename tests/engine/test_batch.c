@@ -1,6 +1,7 @@
 /* Batches: every request's output is what it would be alone, however the passes are put together; and the passes are
  * put together well. */
 #include "tests/support/data.h"
+#include "tests/support/fail.h"
 #include "tests/support/harness.h"
 #include "tests/support/rig.h"
 
@@ -8,13 +9,14 @@
 #include "core/base/random.h"
 #include "core/engine/batch.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #ifdef HEARTH_HARNESS
-enum { N = 10, SANITIZED = 1 };
+enum { N = 10 };
 #else
-enum { N = 24, SANITIZED = 0 };
+enum { N = 24 };
 #endif
 enum { MOST = 512 };
 
@@ -207,4 +209,289 @@ Test(batch, equals_one_by_one, .init = open_tokenizer, .fini = close_tokenizer, 
         run_batch(&setups[i]);
         check_answers(who);
     }
+}
+
+/* ---- the passes ----------------------------------------------------------------------------------------- */
+
+/* n requests to a rig that is open, till all are done. */
+static ht_batch_stats run_questions(ht_rig *rig, const setup *s, int32_t n)
+{
+    ht_error err = {0};
+    int64_t left;
+
+    memset(got, 0, sizeof got);
+    ht_batch *b = open_batch(rig, s);
+    for (int32_t i = 0; i < n; i++) cr_assert(add_question(b, i, &err) == 0, "%s", err.text);
+    while ((left = ht_batch_step(b, &err)) > 0) {}
+    cr_assert(left == 0, "%s", err.text);
+    ht_batch_stats stats = b->stats;
+    ht_batch_close(&b);
+    return stats;
+}
+
+/* Eight completions of one prompt: it is computed once, its full pages exist once. */
+Test(batch, completions_share_their_prompt, .init = open_tokenizer, .fini = close_tokenizer)
+{
+    enum { PROMPT = 150, COMPLETIONS = 8, LENGTH = 10 };
+    ht_rig rig;
+
+    for (int32_t i = 0; i < COMPLETIONS; i++) {
+        questions[i] = (question){.n = PROMPT, .max_tokens = LENGTH, .sampler = {.temperature = 1, .seed = 1}};
+        ht_rig_tokens(questions[i].tokens, PROMPT, 3);
+    }
+    ht_rig_open(&rig, &(ht_rig_options){.sequences = 8, .columns = 100, .kv_pages = 2 + COMPLETIONS});
+    ht_batch_stats s = run_questions(&rig, &(setup){.slots = 8}, COMPLETIONS);
+    ht_rig_close(&rig);
+    cr_assert_eq(s.columns, PROMPT + (COMPLETIONS - 1) + COMPLETIONS * (LENGTH - 1));
+    cr_assert_eq(s.reused_tokens, (COMPLETIONS - 1) * (PROMPT - 1));
+    cr_assert(s.wasted_columns == 0 && s.interrupted == 0);
+    cr_assert(memcmp(got[0].tokens, got[1].tokens, sizeof got[0].tokens), "ids make different completions");
+}
+
+/* Questions about documents, in any order, one slot: a document stays till its last question has begun. */
+Test(batch, prefixes_outlive_their_rows, .init = open_tokenizer, .fini = close_tokenizer)
+{
+    enum { DOCUMENTS = 3, EACH = 3, DOCUMENT = 133, QUESTION = 5 };
+    ht_rig rig;
+
+    for (int32_t i = 0; i < DOCUMENTS * EACH; i++) {
+        questions[i] = (question){.n = DOCUMENT + QUESTION, .max_tokens = 1 + i % 4};
+        ht_rig_tokens(questions[i].tokens + DOCUMENT, QUESTION, 50 + (uint64_t)i);
+        questions[i].tokens[DOCUMENT] = i; /* surely different */
+        ht_rig_tokens(questions[i].tokens, DOCUMENT, (uint64_t)(i % DOCUMENTS));
+    }
+    ht_rig_open(&rig, &(ht_rig_options){.sequences = 1});
+    ht_batch_stats s = run_questions(&rig, &(setup){.slots = 1}, DOCUMENTS * EACH);
+    ht_rig_close(&rig);
+    cr_assert_eq(s.reused_tokens, DOCUMENTS * (EACH - 1) * DOCUMENT);
+}
+
+/* Few long answers among many short ones, whose lengths are known: the share of slots that had work in a pass, and of
+ * columns that were computed for good. */
+Test(batch, slots_are_busy, .init = open_tokenizer, .fini = close_tokenizer)
+{
+    enum { REQUESTS = 96, PER = 24 };
+    static answer ignored[REQUESTS];
+    ht_error err = {0};
+    ht_rig rig;
+    int32_t prompt[40], longest = 0, total = 0;
+
+    ht_rig_open(&rig, &(ht_rig_options){.sequences = 8, .columns = 64});
+    ht_batch *b = open_batch(&rig, &(setup){.slots = 8});
+    for (int32_t i = 0; i < REQUESTS; i++) {
+        int32_t length = i % 8 == 7 ? pick(i, 0, 60, 120) : pick(i, 1, 1, 16);
+        ht_request q = {.id = (uint64_t)i, .tokens = prompt, .n = pick(i, 2, 1, 40), .max_tokens = length,
+                        .ignore_end = true, .user = &ignored[i]};
+        ht_rig_tokens(prompt, 40, (uint64_t)i);
+        cr_assert(ht_batch_add(b, &q, &err) == 0, "%s", err.text);
+        if (length > longest) longest = length;
+        total += length;
+    }
+    while (ht_batch_step(b, &err) > 0) {}
+    double slots = (double)b->stats.used_slot_passes / (double)b->stats.slot_passes;
+    cr_log_info("%lld passes of 8 rows, %d tokens generated, the longest answer has %d: %.1f%% of slots were busy",
+                (long long)b->stats.passes, total, longest, 100 * slots);
+    cr_assert_eq(b->stats.finished, REQUESTS);
+    cr_assert_geq(slots, 0.95);
+    cr_assert_eq(b->stats.wasted_columns, 0);
+    cr_assert_eq(b->stats.columns, ht_ref_backend_counts(rig.backend).columns);
+    ht_batch_close(&b);
+    ht_rig_close(&rig);
+}
+
+/* ---- what can go wrong ---------------------------------------------------------------------------------- */
+
+/* Reads that fail, at every place of a pass: the step says so, and the next one goes on as if nothing had been. */
+Test(batch, failed_reads_change_nothing, .init = open_tokenizer, .fini = close_tokenizer, .timeout = 120)
+{
+    ht_error err = {0};
+    ht_rig rig;
+    int64_t left = 1, failures = 0;
+
+    make_questions();
+    answer_alone();
+    memset(got, 0, sizeof got);
+    ht_rig_open(&rig, &(ht_rig_options){.sequences = 4, .fake = true, .kv_pages = 9});
+    ht_batch *b = open_batch(&rig, &(setup){.slots = 4});
+    for (int32_t i = 0; i < N; i++) cr_assert(add_question(b, i, &err) == 0, "%s", err.text);
+    for (int64_t step = 0; left != 0; step++) {
+        ht_fake_store_set_faults(rig.store, step % 3 ? 0 : 1 + step / 3 % 9, step % 3 == 1 ? 1 + step / 3 % 9 : 0);
+        err = (ht_error){0};
+        left = ht_batch_step(b, &err);
+        if (left >= 0) continue;
+        failures++;
+        cr_assert(left == -EIO && err.text[0], "%lld: %s", (long long)left, err.text);
+    }
+    cr_assert_gt(failures, 20);
+    check_answers("after failed reads");
+    ht_batch_close(&b);
+    ht_rig_close(&rig);
+}
+
+Test(batch, cancel_and_go_on, .init = open_tokenizer, .fini = close_tokenizer)
+{
+    ht_error err = {0};
+    ht_rig rig;
+
+    make_questions();
+    answer_alone();
+    memset(got, 0, sizeof got);
+    ht_rig_open(&rig, &(ht_rig_options){.sequences = 4});
+    ht_batch *b = open_batch(&rig, &(setup){.slots = 4});
+    for (int32_t i = 0; i < N; i++) cr_assert(add_question(b, i, &err) == 0, "%s", err.text);
+    cr_assert(ht_batch_step(b, &err) > 0);
+    atomic_store(&rig.engine->cancel, true);
+    cr_assert_eq(ht_batch_step(b, &err), -ECANCELED);
+    atomic_store(&rig.engine->cancel, false);
+    while (ht_batch_step(b, &err) > 0) {}
+    check_answers("after a cancelled step");
+    /* and one that is closed in the middle leaves nothing behind */
+    memset(got, 0, sizeof got);
+    for (int32_t i = 0; i < N; i++) cr_assert(add_question(b, i, &err) == 0, "%s", err.text);
+    for (int i = 0; i < 5; i++) cr_assert(ht_batch_step(b, &err) > 0);
+    ht_batch_close(&b);
+    ht_rig_close(&rig);
+}
+
+/* A request of which no token can be drawn fails alone. */
+Test(batch, one_fails_alone, .init = open_tokenizer, .fini = close_tokenizer)
+{
+    static ht_logit_bias none[97];
+    ht_rig rig;
+
+    make_questions();
+    answer_alone();
+    for (int32_t i = 0; i < 97; i++) none[i] = (ht_logit_bias){i, -INFINITY};
+    questions[2].sampler.logit_bias = none;
+    questions[2].sampler.n_logit_bias = 97;
+    ht_rig_open(&rig, &(ht_rig_options){.sequences = 4});
+    ht_batch_stats s = run_questions(&rig, &(setup){.slots = 4}, N);
+    ht_rig_close(&rig);
+    cr_assert(s.failed == 1 && s.finished == N - 1);
+    cr_assert(got[2].error == -ERANGE && got[2].finish == 0 && got[2].n == 0);
+    got[2] = wanted[2]; /* the others are checked */
+    got[2].ended = 1;
+    got[2].counted = wanted[2].n;
+    got[2].finish = HT_FINISH_LENGTH;
+    check_answers("beside one that failed");
+}
+
+Test(batch, bad_requests, .init = open_tokenizer, .fini = close_tokenizer)
+{
+    ht_rig rig;
+    ht_error err = {0};
+    ht_batch *b;
+    int32_t tokens[600] = {0}, bad[] = {1, 97};
+    answer a = {0};
+
+    ht_rig_open(&rig, &(ht_rig_options){.sequences = 2, .kv_pages = 4});
+    const ht_batch_options many = {.engine = rig.engine, .tokenizer = tokenizer, .slots = 3};
+    cr_assert_eq(ht_batch_open(&b, &many, &err), -EINVAL);
+    b = open_batch(&rig, &(setup){.slots = 2});
+    cr_assert_eq(ht_batch_step(b, &err), 0);
+    cr_assert_eq(ht_batch_add(b, &(ht_request){.tokens = tokens, .n = 0}, &err), -EINVAL);
+    cr_assert_eq(ht_batch_add(b, &(ht_request){.tokens = tokens, .n = 513}, &err), -ENOSPC);
+    cr_assert_eq(ht_batch_add(b, &(ht_request){.tokens = bad, .n = 2}, &err), -EINVAL);
+    cr_assert_eq(ht_batch_add(b, &(ht_request){.tokens = tokens, .n = 2, .max_tokens = -1}, &err), -EINVAL);
+    cr_assert_eq(ht_batch_add(b, &(ht_request){.tokens = tokens, .n = 2, .max_tokens = 5, .sampler = {.min_p = 2}}, &err),
+                 -EINVAL);
+    cr_assert_eq(ht_batch_add(b, &(ht_request){.tokens = tokens, .n = 200, .max_tokens = 100}, &err), -ENOMEM);
+    cr_assert_eq(ht_batch_step(b, &err), 0, "nothing was added");
+    /* What a session holds, requests cannot have: one that needs it fails, when nothing else is left to wait for. */
+    ht_session *s = ht_rig_session(&rig);
+    ht_rig_sync(s, tokens, 70);
+    ht_request q = {.tokens = tokens, .n = 100, .max_tokens = 60, .ignore_end = true, .user = &a};
+    cr_assert_eq(ht_batch_add(b, &q, &err), 0);
+    while (ht_batch_step(b, &err) > 0) {}
+    cr_assert(a.ended && a.error == -ENOMEM && a.n == 29, "%d tokens, error %d", a.n, a.error);
+    ht_session_close(&s);
+    ht_batch_close(&b);
+    ht_rig_close(&rig);
+}
+
+/* The context ends an answer without a limit; one token fits behind a prompt that fills it. */
+Test(batch, the_context_ends_it, .init = open_tokenizer, .fini = close_tokenizer)
+{
+    ht_rig rig;
+    ht_error err = {0};
+    int32_t tokens[64];
+    answer a[3] = {{.n = 0}};
+
+    ht_rig_tokens(tokens, 64, 1);
+    ht_rig_open(&rig, &(ht_rig_options){.sequences = 2, .context = 64});
+    ht_batch *b = open_batch(&rig, &(setup){.slots = 2});
+    for (int i = 0; i < 3; i++) {
+        ht_request q = {.tokens = tokens, .n = i ? 64 : 50, .max_tokens = i == 2 ? 1 : 0, .ignore_end = true, .user = &a[i]};
+        cr_assert_eq(ht_batch_add(b, &q, &err), 0, "%s", err.text);
+    }
+    while (ht_batch_step(b, &err) > 0) {}
+    cr_assert(a[0].n == 15 && a[0].finish == HT_FINISH_CONTEXT);
+    cr_assert(a[1].n == 1 && a[1].finish == HT_FINISH_CONTEXT);
+    cr_assert(a[2].n == 1 && a[2].finish == HT_FINISH_LENGTH);
+    ht_batch_close(&b);
+    ht_rig_close(&rig);
+}
+
+/* Requests that are added as others end. */
+typedef struct chain { ht_batch *batch; int32_t next; } chain;
+
+static void add_next(void *context, void *user, ht_finish finish, int32_t n_tokens, int32_t stop, const ht_error *error)
+{
+    chain *c = context;
+    ht_error err = {0};
+
+    take_end(NULL, user, finish, n_tokens, stop, error);
+    if (c->next < N) cr_assert(add_question(c->batch, c->next++, &err) == 0, "%s", err.text);
+}
+
+Test(batch, requests_come_later, .init = open_tokenizer, .fini = close_tokenizer)
+{
+    ht_rig rig;
+    ht_error err = {0};
+    chain c = {.next = 3};
+    const ht_batch_events events = {.token = take_token, .done = add_next, .context = &c};
+
+    make_questions();
+    answer_alone();
+    memset(got, 0, sizeof got);
+    ht_rig_open(&rig, &(ht_rig_options){.sequences = 3});
+    const ht_batch_options o = {.engine = rig.engine, .tokenizer = tokenizer, .events = events};
+    cr_assert(ht_batch_open(&c.batch, &o, &err) == 0, "%s", err.text);
+    for (int32_t i = 0; i < 3; i++) cr_assert(add_question(c.batch, i, &err) == 0, "%s", err.text);
+    while (ht_batch_step(c.batch, &err) > 0) {}
+    check_answers("one after the other");
+    ht_batch_close(&c.batch);
+    ht_rig_close(&rig);
+}
+
+typedef struct fragile { ht_rig rig; ht_batch *batch; } fragile;
+
+static int open_and_add(void *context, ht_error *err)
+{
+    fragile *f = context;
+    static const char *const stop[] = {"stop"};
+    const ht_batch_options o = {.engine = f->rig.engine, .tokenizer = tokenizer, .slots = 2};
+    ht_logit_bias bias = {1, 1};
+
+    int r = ht_batch_open(&f->batch, &o, err);
+    for (int32_t i = 0; i < 2 && r >= 0; i++) {
+        int32_t tokens[3] = {1, 2, 3};
+        const ht_request q = {.tokens = tokens, .n = 3, .max_tokens = 4, .text = {stop, 1, false, false},
+                              .sampler = {.logit_bias = &bias, .n_logit_bias = 1}};
+        r = ht_batch_add(f->batch, &q, err);
+        if (r < 0) cr_expect_eq(ht_batch_step(f->batch, NULL) >= 0, true, "a batch is as it was when add failed");
+    }
+    if (r < 0) ht_batch_close(&f->batch);
+    return r;
+}
+
+static void close_batch(void *context) { ht_batch_close(&((fragile *)context)->batch); }
+
+Test(batch, any_allocation_may_fail, .init = open_tokenizer, .fini = close_tokenizer)
+{
+    fragile f = {.batch = NULL};
+
+    ht_rig_open(&f.rig, &(ht_rig_options){.sequences = 2});
+    cr_assert_gt(test_fail_each_allocation(open_and_add, close_batch, &f), 20);
+    ht_rig_close(&f.rig);
 }

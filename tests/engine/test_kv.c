@@ -62,8 +62,8 @@ Test(kv, random_histories)
             break;
         case 1: /* fork */
             if (o == i || tokens[i]) break;
-            ht_kv_share(&kv, &t[i], &t[o]);
-            tokens[i] = tokens[o];
+            tokens[i] = below(2) ? tokens[o] : below((int32_t)tokens[o] + 1);
+            ht_kv_share(&kv, &t[i], &t[o], tokens[i]);
             memcpy(written[i], written[o], sizeof written[i]);
             shared++;
             break;
@@ -111,7 +111,7 @@ Test(kv, the_check_is_exact)
                 for (int fork = 0; fork < 2; fork++) {
                     if (ht_kv_check(&kv, &(ht_kv_wish){&a, 0, first}, 1, &err) < 0) continue;
                     cr_assert(ht_kv_prepare(&kv, &a, 0, first, &err) == 0);
-                    if (fork) ht_kv_share(&kv, &b, &a);
+                    if (fork) ht_kv_share(&kv, &b, &a, first);
                     int promised = ht_kv_check(&kv, &(ht_kv_wish){&a, from, to}, 1, &err);
                     ht_kv_trim(&kv, &a, from);
                     int32_t n = a.n;
@@ -124,7 +124,7 @@ Test(kv, the_check_is_exact)
                 }
     /* a failing copy takes nothing */
     cr_assert(ht_kv_prepare(&kv, &a, 0, 10, &err) == 0);
-    ht_kv_share(&kv, &b, &a);
+    ht_kv_share(&kv, &b, &a, 10);
     store.fail_copy = 1;
     cr_assert_eq(ht_kv_prepare(&kv, &b, 10, 11, &err), -EIO);
     cr_assert(kv.n_free == 3 && b.id[0] == a.id[0]);
