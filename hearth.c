@@ -174,7 +174,9 @@ static int open_on_device(hearth_engine *e, const settings *s, const ht_ops_limi
     if (r >= 0)
         r = s->device == DEVICE_CUDA ? ht_device_cuda_open(&e->gpu, 0, s->vram, err)
                                      : ht_device_emu_open(&e->gpu, &(ht_emu_options){.budget = s->vram}, err);
-    if (r >= 0) r = ht_gpu_backend_open(&e->backend, &(ht_gpu_backend_options){.limits = *limits, .gpu = e->gpu}, err);
+    if (r >= 0)
+        r = ht_gpu_backend_open(&e->backend,
+                                &(ht_gpu_backend_options){.limits = *limits, .gpu = e->gpu, .resident = true}, err);
     if (r >= 0) e->gpu->device.ops->info(&e->gpu->device, &e->device);
     store.gpu = e->gpu;
     if (r >= 0) r = ht_device_store_open(&e->store, &store, err);

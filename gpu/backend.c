@@ -34,10 +34,10 @@ static int32_t most_splits(const ht_ops_limits *l)
     return (tiles_of(l->context) + tiles - 1) / tiles;
 }
 
-/* The step's arrays: token, position, sequence, groups, page table. */
+/* The step's arrays: token, position, sequence, groups, page table (whole splits of tiles). */
 static size_t step_ints(const ht_ops_limits *l)
 {
-    return 5 * (size_t)l->columns + (size_t)l->sequences * (size_t)tiles_of(l->context);
+    return 5 * (size_t)l->columns + (size_t)l->sequences * (size_t)(most_splits(l) * tiles_of_split(l));
 }
 
 size_t gpu_backend_mail_bytes(const ht_ops_limits *l) { return step_ints(l) * sizeof(int32_t); }
@@ -65,6 +65,8 @@ static int list_scratch(const ht_ops_limits *l, gpu_scratch *s, gpu_piece *out)
         {&s->split_max, states * sizeof(float), "attention scratch"},
         {&s->split_sum, states * sizeof(float), "attention scratch"},
         {&s->split_acc, states * (size_t)p->head_dim * sizeof(float), "attention scratch"},
+        {&s->arrived, HT_K_ARRIVALS(HT_K_COLUMNS, p->n_heads) * sizeof(int32_t), "attention scratch"},
+        {&s->partial, (size_t)HT_K_GROUPS(HT_K_NEURONS - 1, p->n_ff) * (size_t)p->n_embd * sizeof(float), "FFN scratch"},
     };
 
     memcpy(out, pieces, sizeof pieces);
@@ -97,6 +99,9 @@ static int open_scratch(gpu_backend *b, ht_error *err)
         r = b->device->alloc_pinned(&b->gpu->device, gpu_backend_mail_bytes(l), "the step's arrays", &b->mail[i].pinned, err);
         if (r >= 0) r = b->device->event_open(&b->gpu->device, &b->mail[i].sent, err);
     }
+    if (r >= 0)
+        r = b->device->fill(&b->gpu->device, b->stream, b->scratch.arrived, 0,
+                            HT_K_ARRIVALS(HT_K_COLUMNS, l->shape.n_heads) * sizeof(int32_t), err);
     void *staging = NULL;
     if (r >= 0) r = b->device->alloc_pinned(&b->gpu->device, STAGING_BYTES, "staging", &staging, err);
     b->staging = staging;
@@ -146,6 +151,7 @@ static void backend_free(ht_backend *base, void *p)
     gpu_backend *b = gpu_backend_of(base);
 
     if (b->twin_of == p) b->twin_of = NULL;
+    gpu_backend_flush(b);
     (void)b->device->stream_sync(&b->gpu->device, b->stream, NULL);
     b->device->free(&b->gpu->device, p);
 }
@@ -170,12 +176,16 @@ static int backend_upload(ht_backend *base, void *dst, const void *src, size_t b
     gpu_backend *b = gpu_backend_of(base);
 
     b->twin_of = NULL;
+    gpu_backend_flush(b);
     return transfer(b, dst, src, bytes, true, err);
 }
 
 static int backend_download(ht_backend *base, void *dst, const void *src, size_t bytes, ht_error *err)
 {
-    return transfer(gpu_backend_of(base), dst, src, bytes, false, err);
+    gpu_backend *b = gpu_backend_of(base);
+
+    gpu_backend_flush(b);
+    return transfer(b, dst, src, bytes, false, err);
 }
 
 int gpu_backend_post(gpu_backend *b, void *device, const void *host, size_t bytes, ht_error *err)
@@ -192,16 +202,19 @@ int gpu_backend_post(gpu_backend *b, void *device, const void *host, size_t byte
 static int backend_await(ht_backend *base, ht_event event, ht_error *err)
 {
     gpu_backend *b = gpu_backend_of(base);
-    ht_device_event *e = b->device->event_import(&b->gpu->device, event);
 
+    if (!event.wait) return 0;
+    gpu_backend_flush(b);
+    ht_device_event *e = b->device->event_import(&b->gpu->device, event);
     return e ? b->device->stream_wait(&b->gpu->device, b->stream, e, err) : ht_event_wait(event, err);
 }
 
 static int backend_sync(ht_backend *base, ht_error *err)
 {
     gpu_backend *b = gpu_backend_of(base);
-    ht_error failure = b->failure;
 
+    gpu_backend_flush(b);
+    ht_error failure = b->failure;
     b->failure.code = 0;
     int r = b->device->stream_sync(&b->gpu->device, b->stream, err);
     if (r < 0 || !failure.code) return r;
@@ -234,11 +247,19 @@ static int backend_begin(ht_backend *base, const ht_step *step, ht_error *err)
     if (r >= 0) r = b->device->use(&b->gpu->device, err);
     if (r < 0) return r;
     for (int32_t i = 0; i < step->n_sequences; i++) longest = step->length[i] > longest ? step->length[i] : longest;
+    gpu_backend_flush(b);
     b->class_ = step->class_;
     b->n = step->n;
+    b->queue.collecting = b->queue.graphs && step->class_ == HT_CLASS_DECODE && step->n <= HT_K_COLUMNS;
     b->columns_per_group = step->class_ == HT_CLASS_DECODE || rows < per_kv ? 1 : rows / per_kv;
     b->table_stride = tiles_of(longest);
     b->step_splits = (b->table_stride + b->split_tiles - 1) / b->split_tiles;
+    if (step->class_ == HT_CLASS_DECODE) { /* a power of two: few kinds of steps. Splits without tokens cost little. */
+        int32_t splits = 1;
+        while (splits < b->step_splits) splits *= 2;
+        b->step_splits = splits < b->splits ? splits : b->splits;
+        b->table_stride = b->step_splits * b->split_tiles;
+    }
     b->angles_known = false;
     b->twin_of = NULL;
 
@@ -275,6 +296,7 @@ static void backend_close(ht_backend *base)
     int n = list_scratch(&base->limits, &b->scratch, pieces);
 
     b->device->stream_close(d, b->stream);
+    gpu_queue_close(b);
     for (int i = 0; i < n; i++) {
         void *p;
         memcpy(&p, pieces[i].where, sizeof p);
@@ -304,6 +326,8 @@ static const ht_ops gpu_ops = {
     .add_project = gpu_backend_add_project,
     .ffn = gpu_backend_ffn,
     .select = gpu_backend_select,
+    .active = gpu_backend_active,
+    .payload = gpu_backend_payload,
     .close = backend_close,
 };
 
@@ -351,10 +375,12 @@ int ht_gpu_backend_open(ht_backend **out, const ht_gpu_backend_options *options,
     b->device = options->gpu->device.ops;
     b->device->info(&b->gpu->device, &info);
     b->tensor_cores = info.tensor_cores && !options->no_tensor_cores;
+    b->resident_blocks = info.resident_blocks;
     b->split_tiles = tiles_of_split(&options->limits);
     b->splits = most_splits(&options->limits);
     b->pairs = options->limits.shape.rope.dims / 2;
     r = b->device->stream_open(&b->gpu->device, "compute", &b->stream, err);
+    if (r >= 0) r = gpu_queue_open(b, options->resident, err);
     if (r >= 0) r = open_scratch(b, err);
     if (r >= 0) r = send_frequencies(b, err);
     if (r < 0) {

@@ -8,6 +8,8 @@
 typedef struct ht_gpu_backend_options {
     ht_ops_limits limits;
     ht_gpu *gpu;         /* borrowed; outlives the backend */
+    bool resident;       /* all weights and KV pages stay at their addresses while the backend is open: decode steps are
+                            queued as a whole when their results are wanted, as graphs where the device has them */
     bool no_tensor_cores; /* the plain products even where the device has better: tests */
 } ht_gpu_backend_options;
 

@@ -1,4 +1,5 @@
-/* The inside of the device backend, shared by backend.c (life, memory, steps) and backend_ops.c (computing). */
+/* The inside of the device backend, shared by backend.c (life, memory, steps), backend_ops.c (computing) and
+ * backend_queue.c (commands and graphs). */
 #ifndef HEARTH_GPU_BACKEND_INTERNAL_H
 #define HEARTH_GPU_BACKEND_INTERNAL_H
 
@@ -23,7 +24,56 @@ typedef struct gpu_scratch {
     float *second;          /* (D, f): the up half of an FFN that is not computed in one launch */
     float *split_max, *split_sum; /* (HT_K_COLUMNS, H, splits) */
     float *split_acc;       /* (HT_K_COLUMNS, H, splits, e) */
+    int32_t *arrived;       /* (HT_K_COLUMNS, H): splits that are done; zero between launches */
+    float *partial;         /* (groups of neurons, d): sums of a sparse FFN */
 } gpu_scratch;
+
+/* ---- commands (backend_queue.c) -------------------------------------------------------------------------- */
+
+typedef enum gpu_kernel {
+    GPU_NORM, GPU_MATVEC, GPU_GLU, GPU_MATMAT, GPU_ACTIVATE, GPU_EMBED, GPU_ANGLES, GPU_ROPE_APPEND, GPU_ATTEND,
+    GPU_GATHER, GPU_ACTIVE, GPU_UP, GPU_AXPY
+} gpu_kernel;
+
+typedef struct gpu_command {
+    gpu_kernel kernel;
+    union {
+        ht_k_norm norm;
+        ht_k_matvec matvec;
+        ht_k_glu glu;
+        ht_k_matmat matmat;
+        ht_k_activate activate;
+        ht_k_embed embed;
+        ht_k_angles angles;
+        ht_k_rope_append rope_append;
+        ht_k_attend attend;
+        ht_k_gather gather;
+        ht_k_active active;
+        ht_k_up up;
+        ht_k_axpy axpy;
+    } u;
+} gpu_command;
+
+/* The commands of a kind of step; a graph of them once they have come twice. */
+typedef struct gpu_recording {
+    gpu_command *commands;  /* [n], room for the queue's capacity; owned */
+    int32_t n;
+    bool recorded;
+    uint64_t used;          /* the turn of its last use */
+    ht_device_graph *graph; /* owned */
+} gpu_recording;
+
+enum { GPU_GRAPHS = 8 };    /* kinds of steps that are kept: columns and lengths of context (in powers of two) */
+
+typedef struct gpu_queue {
+    gpu_command *pending;   /* [capacity], owned */
+    int32_t n, capacity;
+    bool graphs;            /* the device has them, and the addresses of weights last */
+    bool collecting;        /* this step's commands wait for the flush */
+    bool gathers;           /* one of them reads the columns of select */
+    uint64_t turns;
+    gpu_recording recordings[GPU_GRAPHS];
+} gpu_queue;
 
 typedef struct gpu_backend {
     ht_backend base;                 /* first. Owner of all: the engine's thread */
@@ -31,7 +81,9 @@ typedef struct gpu_backend {
     const ht_device_ops *device;     /* of gpu */
     ht_stream *stream;
     bool tensor_cores;
+    int32_t resident_blocks;         /* of the device */
     ht_error failure;                /* the first of compute entries since the last sync; code 0: none */
+    gpu_queue queue;
     gpu_scratch scratch;
     gpu_mailbox mail[MAILBOXES];
     int32_t next_mail;
@@ -60,6 +112,14 @@ static inline gpu_backend *gpu_backend_of(ht_backend *b) { return (gpu_backend *
 int gpu_backend_post(gpu_backend *b, void *device, const void *host, size_t bytes, ht_error *err);
 size_t gpu_backend_mail_bytes(const ht_ops_limits *l);
 
+/* The next command, zeroed but for its kind: to be filled field by field, then submitted. */
+gpu_command *gpu_backend_command(gpu_backend *b, gpu_kernel kernel);
+void gpu_backend_submit(gpu_backend *b, const gpu_command *c);
+/* Queues the commands of this step that wait. */
+void gpu_backend_flush(gpu_backend *b);
+int gpu_queue_open(gpu_backend *b, bool graphs, ht_error *err);
+void gpu_queue_close(gpu_backend *b);
+
 void gpu_backend_embed(ht_backend *b, const ht_matrix *table, float scale, float *x);
 void gpu_backend_project(ht_backend *b, const ht_project_args *a);
 void gpu_backend_rope_append(ht_backend *b, const ht_rope_append_args *a);
@@ -67,5 +127,7 @@ void gpu_backend_attention(ht_backend *b, const ht_attention_args *a);
 void gpu_backend_add_project(ht_backend *b, const ht_add_project_args *a);
 void gpu_backend_ffn(ht_backend *b, const ht_ffn_args *a);
 void gpu_backend_select(ht_backend *b, float *dst, const float *src, const int32_t *columns, int32_t m);
+void gpu_backend_active(ht_backend *b, const ht_active_args *a);
+void gpu_backend_payload(ht_backend *b, const ht_payload_args *a);
 
 #endif

@@ -39,6 +39,7 @@ typedef struct ht_emu_options {
     double link_bandwidth;       /* 0: 25e9 bytes/s, each way */
     double link_latency;         /* seconds a copy costs besides; 0: 8e-6 */
     double launch_latency;       /* seconds a kernel costs besides; 0: 3e-6 */
+    double graph_latency;        /* the same in a graph; 0: 1e-6 */
     ht_emu_order order;
     uint32_t seed;               /* of the shuffled order */
     int32_t trace;               /* spans to keep, 0: none */
@@ -68,6 +69,8 @@ int ht_device_emu_trace_write(ht_gpu *d, const char *path, ht_error *err);
 double ht_device_emu_now(ht_gpu *d);
 /* Kernels run since open: how many launches a pass makes. */
 int64_t ht_device_emu_launches(ht_gpu *d);
+/* Graphs launched since open; their kernels are counted above too. */
+int64_t ht_device_emu_graphs(ht_gpu *d);
 
 #ifdef __cplusplus
 }

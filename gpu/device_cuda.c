@@ -307,6 +307,65 @@ static int cuda_launched(ht_device *device, int code, const char *kernel, ht_err
     return check(cuda(device), (cudaError_t)code, what, err);
 }
 
+/* ---- graphs ---------------------------------------------------------------------------------------------- */
+
+struct ht_device_graph { cudaGraphExec_t exec; };
+
+/* The driver sizes graphs itself, when they are recorded. */
+static int cuda_graph_open(ht_device *device, int32_t pieces, ht_device_graph **out, ht_error *err)
+{
+    (void)device, (void)pieces;
+    *out = ht_calloc(1, sizeof **out);
+    return *out ? 0 : ht_fail(err, -ENOMEM, "out of memory for a graph");
+}
+
+static void empty_graph(ht_device_graph *g)
+{
+    if (g->exec) (void)cudaGraphExecDestroy(g->exec);
+    g->exec = NULL;
+}
+
+static void cuda_graph_close(ht_device *device, ht_device_graph *g)
+{
+    if (!g) return;
+    (void)enter(cuda(device), NULL);
+    empty_graph(g);
+    ht_free(g);
+}
+
+static int cuda_graph_begin(ht_device *device, ht_device_graph *g, ht_stream *s, ht_error *err)
+{
+    int r = enter(cuda(device), err);
+
+    if (r < 0) return r;
+    empty_graph(g);
+    return check(cuda(device), cudaStreamBeginCapture(native(s), cudaStreamCaptureModeThreadLocal), "recording a graph",
+                 err);
+}
+
+static int cuda_graph_end(ht_device *device, ht_device_graph *g, ht_stream *s, ht_error *err)
+{
+    cudaGraph_t recorded = NULL;
+
+    int r = check(cuda(device), cudaStreamEndCapture(native(s), &recorded), "recording a graph", err);
+    if (r == 0) r = check(cuda(device), cudaGraphInstantiate(&g->exec, recorded, 0), "preparing a graph", err);
+    if (recorded) (void)cudaGraphDestroy(recorded);
+    if (r < 0) {
+        g->exec = NULL;
+        (void)cudaGetLastError(); /* the caller queues the work without it */
+    }
+    return r;
+}
+
+static int cuda_graph_launch(ht_device *device, ht_device_graph *g, ht_stream *s, ht_error *err)
+{
+    int r = enter(cuda(device), err);
+
+    if (r < 0) return r;
+    if (!g->exec) return ht_fail(err, -EINVAL, "%s: the graph is empty", cuda(device)->info.name);
+    return check(cuda(device), cudaGraphLaunch(g->exec, native(s)), "a graph", err);
+}
+
 /* ---- open and close -------------------------------------------------------------------------------------- */
 
 static void cuda_close(ht_device *device)
@@ -342,6 +401,11 @@ static const ht_device_ops cuda_ops = {
     .fill = cuda_fill,
     .use = cuda_use,
     .launched = cuda_launched,
+    .graph_open = cuda_graph_open,
+    .graph_close = cuda_graph_close,
+    .graph_begin = cuda_graph_begin,
+    .graph_end = cuda_graph_end,
+    .graph_launch = cuda_graph_launch,
     .close = cuda_close,
 };
 
@@ -366,6 +430,7 @@ static int describe(cuda_device *d, int32_t ordinal, ht_error *err)
     snprintf(d->info.name, sizeof d->info.name, "%.90s", p.name);
     d->info.capability = p.major * 10 + p.minor;
     d->info.multiprocessors = p.multiProcessorCount;
+    d->info.resident_blocks = p.multiProcessorCount * (p.maxThreadsPerMultiProcessor / 256);
     d->info.tensor_cores = d->info.capability >= 80;
     d->info.memory_bytes = p.totalGlobalMem;
     d->info.memory_bandwidth = 2e3 * clock_khz * bus_bits / 8; /* double data rate */

@@ -30,23 +30,48 @@ extern "C" {
 enum { HT_K_NORM_RMS = 0, HT_K_NORM_LAYER = 1, HT_K_NORM_NONE = 2 };
 enum { HT_K_SILU = 0, HT_K_RELU = 1, HT_K_GELU = 2, HT_K_GELU_TANH = 3 };
 
-/* Norm (or none) of n columns, written in the forms that the next product wants. */
+/* A norm, or none: y = (x - mean) * factor * gain + bias. */
+typedef struct ht_k_affine {
+    const float *gain, *bias;       /* (cols) or NULL */
+    int32_t kind;
+    float eps;
+} ht_k_affine;
+
+/* n columns normed, written in the forms that the next product wants. */
 typedef struct ht_k_norm {
     const float *x;                 /* (n, cols) */
-    int32_t n, cols, kind;
-    float eps;
-    const float *gain, *bias;       /* (cols) or NULL */
+    int32_t n, cols;
+    ht_k_affine norm;
     float *f32;                     /* (n, cols), or NULL */
     void *q8;                       /* n activation rows HT_K_ACT_STRIDE apart, or NULL; cols a multiple of 32 */
     ht_half *f16;                   /* n rows HT_K_HALF_STRIDE apart, or NULL: x * 2^k, |x| * 2^k < 2^14 */
     float *f16_scale;               /* (n): 2^-k */
 } ht_k_norm;
 
+/* The columns of a decode-class product. With `fused` they are F32 and every block of the launch norms (and quantises)
+ * them for itself in shared memory, which costs less than a launch of its own where ht_k_can_fuse; the bits are those
+ * of ht_k_norm. */
+typedef struct ht_k_columns {
+    const void *x;                  /* n columns: activation rows (q8, not fused), else F32 */
+    int64_t bytes;                  /* between columns */
+    int32_t cols, n;
+    int32_t q8;                     /* multiply 8-bit blocks; 0: F32 */
+    int32_t fused;
+    ht_k_affine norm;               /* with fused */
+    int64_t blocks;                 /* with fused: most blocks of the launch, for each norms anew; 0: no limit */
+} ht_k_columns;
+
+#define HT_K_FUSED_BYTES ((uint64_t)46 << 10) /* of shared memory: any GPU gives it without being asked twice */
+static inline int ht_k_can_fuse(int64_t cols, int32_t n, int q8)
+{
+    uint64_t held = (uint64_t)(n < HT_K_COLUMNS ? n : HT_K_COLUMNS);
+    return held * (q8 ? HT_K_ACT_STRIDE(cols) : (uint64_t)cols * sizeof(float)) <= HT_K_FUSED_BYTES;
+}
+
 /* Rows of one matrix, and where their products go. */
 typedef struct ht_k_rows {
     const void *w;                  /* row i at w + i * row_bytes */
-    int64_t row_bytes;
-    int32_t rows;
+    int64_t row_bytes, rows;
     const float *bias;              /* (rows) or NULL */
     float *y;                       /* (n, rows) */
 } ht_k_rows;
@@ -54,25 +79,20 @@ typedef struct ht_k_rows {
 /* Decode class: y = W x + bias, or y += with `add`, for up to three matrices of one type that share x. */
 typedef struct ht_k_matvec {
     ht_type type;
-    int32_t n_out;
+    int32_t n_out, add;
     ht_k_rows out[3];
-    int32_t cols, n, add;
-    int32_t q8;                     /* x: 1: activation rows; 0: F32 columns */
-    const void *x;
-    int64_t x_bytes;                /* between columns */
+    ht_k_columns x;
 } ht_k_matvec;
 
 /* Decode class: h = act(gate x + gate_bias) * (up x + up_bias), gate and up of one type. Without a gate (w NULL):
  * h = act(up x + up_bias). */
 typedef struct ht_k_glu {
     ht_type type;
-    const void *gate, *up;          /* (f, cols) */
+    int32_t f, activation;
     int64_t row_bytes;
-    int32_t f, cols, n, activation;
-    int32_t q8;
-    const void *x;
-    int64_t x_bytes;
+    const void *gate, *up;          /* (f, cols) */
     const float *gate_bias, *up_bias;
+    ht_k_columns x;
     float *h;                       /* (n, f) */
     void *h_q8;                     /* h as activation rows HT_K_ACT_STRIDE(f) apart, or NULL; f a multiple of 32 */
 } ht_k_glu;
@@ -133,8 +153,8 @@ typedef struct ht_k_rope_append {
 } ht_k_rope_append;
 
 /* Attention of groups of neighbouring columns of one sequence. A KV tile is HT_K_TILE tokens; split s covers tiles
- * [s * split_tiles, (s + 1) * split_tiles). With `out` there is one split and the result is final; else the running
- * softmax of every split goes to `max`, `sum` and `acc`, and merge puts them together in order. */
+ * [s * split_tiles, (s + 1) * split_tiles). With several splits the last block of a group to finish merges them, in
+ * their order. */
 #define HT_K_TILE 64
 typedef struct ht_k_group { int32_t column, n; } ht_k_group;
 typedef struct ht_k_attend {
@@ -142,38 +162,51 @@ typedef struct ht_k_attend {
     const ht_k_group *groups;       /* [n_groups], each of at most columns_per_group columns */
     int32_t n_groups, columns_per_group;
     int32_t heads, kv_heads, head_dim, window;
+    int32_t splits, split_tiles;
     float scale;
     ht_k_pages pages;
-    int32_t splits, split_tiles;
-    float *out;                     /* (n, H, e) or NULL */
-    float *max, *sum;               /* (n, H, splits) */
-    float *acc;                     /* (n, H, splits, e) */
-} ht_k_attend;
-typedef struct ht_k_merge {
-    const float *max, *sum, *acc;
-    int32_t n, heads, head_dim, splits;
     float *out;                     /* (n, H, e) */
     void *q8;                       /* out as activation rows, or NULL; head_dim a multiple of 32 */
-} ht_k_merge;
+    /* With more splits than one: */
+    float *max, *sum;               /* (n, H, splits) */
+    float *acc;                     /* (n, H, splits, e) */
+    int32_t *arrived;               /* (n_groups, G, row tiles): zero before and after; HT_K_ARRIVALS bounds it */
+} ht_k_attend;
+#define HT_K_ARRIVALS(columns, heads) ((uint64_t)(columns) * (uint64_t)(heads))
 
 /* dst (m, cols) = rows columns[i] of src. */
 typedef struct ht_k_gather { float *dst; const float *src; const int32_t *columns; int32_t m, cols; } ht_k_gather;
-/* out[c] = the first index of the largest of x (n, cols). */
-typedef struct ht_k_argmax { const float *x; int32_t n, cols; int32_t *out; } ht_k_argmax;
+/* The k largest of every column of x (n, cols), largest first, of equals the first; NaN never. k <= cols. */
+#define HT_K_TOP 256
+typedef struct ht_k_top { const float *x; int32_t n, cols, k; int32_t *index; /* (n, k) */ float *value; /* (n, k) or NULL */ } ht_k_top;
 
-/* The active neurons of one column in order of index: those with |h| > threshold. n_active is written. */
+/* ---- sparse FFN: one column, neurons [first, first + f) of the layer ---- */
+
+/* The active neurons in order of index (from 0 in the range): those with |h| > threshold. n_active is written. */
 typedef struct ht_k_active { const float *h; int32_t f; float threshold; int32_t *list, *n_active; } ht_k_active;
-/* x (cols) += sum over active neurons i of h[i] * row i of a neuron-major down matrix (f, cols), a single column.
- * Sums run over fixed groups of HT_K_NEURONS neurons of absolute index, then over the groups in order. */
+/* h[i] *= up row i . x + bias[i] for the neurons of the list; the payload of a gated FFN. */
+typedef struct ht_k_up {
+    ht_type type;
+    int32_t f;
+    int64_t row_bytes;
+    const void *up;                 /* (f, cols) */
+    const float *bias;              /* (f) or NULL */
+    ht_k_columns x;                 /* one column */
+    const int32_t *list, *n_active;
+    float *h;                       /* (f) */
+} ht_k_up;
+/* x (cols) += sum over active neurons i of h[i] * row i of a neuron-major down matrix (f, cols). Sums run over fixed
+ * groups of HT_K_NEURONS neurons of absolute index, then over the groups in order. */
 #define HT_K_NEURONS 256
+#define HT_K_GROUPS(first, f) (((first) % HT_K_NEURONS + (f) + HT_K_NEURONS - 1) / HT_K_NEURONS)
 typedef struct ht_k_axpy {
     ht_type type;
-    const void *down;               /* (f, cols) */
+    int32_t f, cols, first;
     int64_t row_bytes;
-    int32_t f, cols;
+    const void *down;               /* (f, cols) */
     const float *h;                 /* (f) */
     const int32_t *list, *n_active;
-    float *partial;                 /* (ceil(f / HT_K_NEURONS), cols) scratch */
+    float *partial;                 /* (HT_K_GROUPS(first, f), cols) scratch */
     float *x;
 } ht_k_axpy;
 
@@ -190,10 +223,10 @@ typedef struct ht_gpu_kernels {
     int (*angles)(const ht_k_angles *a, void *stream);
     int (*rope_append)(const ht_k_rope_append *a, void *stream);
     int (*attend)(const ht_k_attend *a, void *stream);
-    int (*merge)(const ht_k_merge *a, void *stream);
     int (*gather)(const ht_k_gather *a, void *stream);
-    int (*argmax)(const ht_k_argmax *a, void *stream);
+    int (*top)(const ht_k_top *a, void *stream);
     int (*active)(const ht_k_active *a, void *stream);
+    int (*up)(const ht_k_up *a, void *stream);
     int (*axpy)(const ht_k_axpy *a, void *stream);
     /* Query rows (columns times heads of a KV head) that a block of `attend` holds: bounds columns_per_group. */
     int32_t (*attend_rows)(int32_t head_dim);

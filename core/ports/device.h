@@ -18,12 +18,14 @@
 typedef struct ht_device ht_device;
 typedef struct ht_stream ht_stream;             /* an in-order queue of work; streams run beside each other */
 typedef struct ht_device_event ht_device_event; /* a point in a stream, recorded again and again */
+typedef struct ht_device_graph ht_device_graph; /* work recorded once, queued again with one call */
 
 typedef struct ht_device_info {
     char name[96];
     int32_t ordinal;
     int32_t capability;       /* compute capability times ten: 75, 80, 90 ... */
     int32_t multiprocessors;
+    int32_t resident_blocks;  /* blocks of 256 threads that can run at once */
     bool emulated;            /* never quote its speed */
     bool tensor_cores;        /* has the f16 matrix product that the block-class kernels use */
     size_t memory_bytes;      /* all that is on the card */
@@ -93,6 +95,15 @@ typedef struct ht_device_ops {
     int (*use)(ht_device *d, ht_error *err);
     /* Turns the result of a launch (0 or the device's own code) into an error that names the kernel. */
     int (*launched)(ht_device *d, int code, const char *kernel, ht_error *err);
+    /* Graphs; NULL where the device has none. open reserves room for `pieces` of work. Between begin and end, kernels
+     * that are queued on the stream are recorded instead (replacing what the graph held), with their arguments; nothing
+     * else is done with the stream. After a failure the graph is empty. launch queues the whole. */
+    int (*graph_open)(ht_device *d, int32_t pieces, ht_device_graph **out, ht_error *err);
+    void (*graph_close)(ht_device *d, ht_device_graph *g);
+    int (*graph_begin)(ht_device *d, ht_device_graph *g, ht_stream *s, ht_error *err);
+    int (*graph_end)(ht_device *d, ht_device_graph *g, ht_stream *s, ht_error *err);
+    int (*graph_launch)(ht_device *d, ht_device_graph *g, ht_stream *s, ht_error *err);
+
     /* Accounts a span in virtual time; NULL where time is real. */
     int (*span)(ht_device *d, const ht_device_span *span, ht_error *err);
 

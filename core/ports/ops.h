@@ -94,6 +94,32 @@ typedef struct ht_ffn_args {
     float *h;                      /* (n, f) */
 } ht_ffn_args;
 
+/* ---- sparse FFN (design D2, D3), decode class: a selector's h comes from ffn() over the selector rows of a range of
+ * neurons (gate absent); the active of them are listed, and only their payload is read. ---- */
+
+/* The neurons of a column with |h| > threshold, in order of index from 0 in the range. */
+typedef struct ht_active_args {
+    const float *h;                /* (n, f) */
+    int32_t f;
+    float threshold;
+    int32_t *list;                 /* (n, f) */
+    int32_t *count;                /* (n) */
+} ht_active_args;
+
+/* y += sum over a column's listed neurons of h * down row; in a gated FFN h is first multiplied by
+ * up row . norm(x) + up_bias. */
+typedef struct ht_payload_args {
+    const float *x;                /* (n, d): gated only, as the selector had it */
+    ht_norm norm;
+    ht_matrix up;                  /* (f, d); absent: not gated */
+    ht_matrix down;                /* (f, d), neuron-major. Rows of up and down may lie side by side: row_bytes steps over both */
+    const float *up_bias;          /* (f) or NULL */
+    int32_t first;                 /* index in the layer of the range's first neuron: sums run over groups of it */
+    float *h;                      /* (n, f), in; scratch after */
+    const int32_t *list, *count;
+    float *y;                      /* (n, d), in and out */
+} ht_payload_args;
+
 typedef struct ht_backend ht_backend;
 
 typedef struct ht_ops {
@@ -121,6 +147,9 @@ typedef struct ht_ops {
     void (*ffn)(ht_backend *b, const ht_ffn_args *a);
     /* dst (m, d) = rows columns[i] of src (n, d); the step becomes m columns wide for what follows. */
     void (*select)(ht_backend *b, float *dst, const float *src, const int32_t *columns, int32_t m);
+    /* NULL where a backend computes FFNs densely only. */
+    void (*active)(ht_backend *b, const ht_active_args *a);
+    void (*payload)(ht_backend *b, const ht_payload_args *a);
     void (*close)(ht_backend *b);
 } ht_ops;
 

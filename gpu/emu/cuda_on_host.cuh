@@ -163,6 +163,21 @@ template <int N> static inline void cp_async_wait() /* all but the last N groups
     l->n_copies = kept;
 }
 
+/* ---- between blocks: they run one after another, in any order ---- */
+
+static inline bool last_to_arrive(int32_t *counter, int n)
+{
+    static thread_local int last;
+    __syncthreads();
+    if (ht_emu_self->index == 0) {
+        last = __atomic_add_fetch(counter, 1, __ATOMIC_RELAXED) == n;
+        if (last) *counter = 0;
+    }
+    __syncthreads();
+    return last != 0;
+}
+static inline float load_fresh(const float *p) { return *p; }
+
 /* ---- numbers ---- */
 
 template <class To, class From> static inline To bits_as(From f)

@@ -47,6 +47,7 @@ static void emu_info(ht_device *device, ht_device_info *out)
         .ordinal = o->ordinal,
         .capability = o->capability,
         .multiprocessors = 2, /* kernels that size their grid by it stay small */
+        .resident_blocks = 2,
         .emulated = true,
         .tensor_cores = o->capability >= 80,
         .memory_bytes = o->budget,
@@ -168,6 +169,12 @@ static void emu_stream_close(ht_device *device, ht_stream *s)
     ht_queue_close(s);
 }
 
+/* Of a stream that is recorded, for what a graph cannot hold. */
+static int refuse_recorded(const ht_stream *s, const char *what, ht_error *err)
+{
+    return s->recording ? ht_fail(err, -EINVAL, "%s: %s while the stream is recorded", s->device->options.name, what) : 0;
+}
+
 /* The submitting thread has seen the virtual moment `time` pass. */
 static void host_reaches(ht_emu_device *d, double time)
 {
@@ -178,6 +185,8 @@ static void host_reaches(ht_emu_device *d, double time)
 
 static int emu_stream_sync(ht_device *device, ht_stream *s, ht_error *err)
 {
+    int r = refuse_recorded(s, "it is waited for", err);
+    if (r < 0) return r;
     ht_queue_drain(s);
     host_reaches(s->device, s->ready);
     return ht_emu_device_status(emu(device), err);
@@ -203,7 +212,9 @@ static void emu_event_close(ht_device *device, ht_device_event *e)
 
 static int emu_event_record(ht_device *device, ht_device_event *e, ht_stream *s, ht_error *err)
 {
-    (void)device, (void)err;
+    (void)device;
+    int r = refuse_recorded(s, "an event is recorded", err);
+    if (r < 0) return r;
     ht_emu_work *w = ht_queue_slot(s);
     w->kind = HT_WORK_RECORD;
     w->u.mark.event = e;
@@ -215,7 +226,9 @@ static int emu_event_record(ht_device *device, ht_device_event *e, ht_stream *s,
 
 static int emu_stream_wait(ht_device *device, ht_stream *s, ht_device_event *e, ht_error *err)
 {
-    (void)device, (void)err;
+    (void)device;
+    int r = refuse_recorded(s, "an event is awaited", err);
+    if (r < 0) return r;
     ht_emu_work *w = ht_queue_slot(s);
     w->kind = HT_WORK_WAIT;
     w->u.mark.event = e;
@@ -271,11 +284,12 @@ static ht_device_event *emu_event_import(ht_device *device, ht_event e)
 /* ---- work ------------------------------------------------------------------------------------------------ */
 
 /* When the work of a stream may start, and how it is accounted. Called with the lock held. */
-static void account(ht_emu_device *d, ht_stream *s, ht_engine engine, const char *name, double seconds, double bytes)
+static void account(ht_emu_device *d, ht_stream *s, const ht_emu_cost *c)
 {
     double ready = s->ready > d->timeline.host ? s->ready : d->timeline.host;
 
-    s->ready = ht_timeline_add(&d->timeline, engine, s->name, name, ready, seconds, bytes);
+    if (s->recording) s->recording->cost[s->recording->n] = *c;
+    else s->ready = ht_timeline_add(&d->timeline, c->engine, s->name, c->name, ready, c->seconds, c->bytes);
 }
 
 static int emu_copy(ht_device *device, ht_stream *s, void *dst, const void *src, size_t bytes, ht_copy_kind kind,
@@ -288,15 +302,17 @@ static int emu_copy(ht_device *device, ht_stream *s, void *dst, const void *src,
     };
     ht_emu_device *d = emu(device);
     const ht_emu_options *o = &d->options;
-    int r = 0;
+    int r = refuse_recorded(s, "a copy is queued", err);
 
+    if (r < 0) return r;
     pthread_mutex_lock(&d->lock);
     if (!inside(d, dst, bytes, kinds[kind].to_host) || !inside(d, src, bytes, kinds[kind].from_host)) {
         r = ht_fail(err, -EINVAL, "%s: %s of %zu bytes reaches outside the %s's allocations", o->name, kinds[kind].name,
                     bytes, inside(d, dst, bytes, kinds[kind].to_host) ? "source" : "destination");
     } else {
         double rate = kind == HT_COPY_ON_DEVICE ? o->memory_bandwidth / 2 : o->link_bandwidth;
-        account(d, s, kinds[kind].engine, kinds[kind].name, (double)bytes / rate + o->link_latency, (double)bytes);
+        account(d, s, &(ht_emu_cost){kinds[kind].engine, kinds[kind].name, (double)bytes / rate + o->link_latency,
+                                     (double)bytes});
     }
     pthread_mutex_unlock(&d->lock);
     if (r < 0) return r;
@@ -312,13 +328,14 @@ static int emu_copy(ht_device *device, ht_stream *s, void *dst, const void *src,
 static int emu_fill(ht_device *device, ht_stream *s, void *dst, int byte, size_t bytes, ht_error *err)
 {
     ht_emu_device *d = emu(device);
-    int r = 0;
+    int r = refuse_recorded(s, "a fill is queued", err);
 
+    if (r < 0) return r;
     pthread_mutex_lock(&d->lock);
     if (!inside(d, dst, bytes, false))
         r = ht_fail(err, -EINVAL, "%s: a fill of %zu bytes reaches outside the allocations", d->options.name, bytes);
     else
-        account(d, s, HT_ENGINE_COMPUTE, "fill", (double)bytes / d->options.memory_bandwidth, (double)bytes);
+        account(d, s, &(ht_emu_cost){HT_ENGINE_COMPUTE, "fill", (double)bytes / d->options.memory_bandwidth, (double)bytes});
     pthread_mutex_unlock(&d->lock);
     if (r < 0) return r;
     ht_emu_work *w = ht_queue_slot(s);
@@ -347,8 +364,9 @@ int ht_emu_submit(void *stream, const char *name, const unsigned grid[3], const 
 
     if (ht_emu_launch_check(&launch) || closure_bytes > HT_CLOSURE_BYTES) return EINVAL;
     pthread_mutex_lock(&d->lock);
-    account(d, s, HT_ENGINE_COMPUTE, name, bytes / d->options.memory_bandwidth + d->options.launch_latency, bytes);
-    d->launches++;
+    double latency = s->recording ? d->options.graph_latency : d->options.launch_latency;
+    account(d, s, &(ht_emu_cost){HT_ENGINE_COMPUTE, name, bytes / d->options.memory_bandwidth + latency, bytes});
+    d->launches += !s->recording;
     pthread_mutex_unlock(&d->lock);
     ht_emu_work *w = ht_queue_slot(s);
     w->kind = HT_WORK_KERNEL;
@@ -356,6 +374,77 @@ int ht_emu_submit(void *stream, const char *name, const unsigned grid[3], const 
     w->u.kernel.closure = w->closure;
     memcpy(w->closure, closure, closure_bytes);
     ht_queue_submit(s);
+    return 0;
+}
+
+/* ---- graphs ---------------------------------------------------------------------------------------------- */
+
+static void emu_graph_close(ht_device *device, ht_device_graph *g)
+{
+    (void)device;
+    if (!g) return;
+    ht_free(g->work);
+    ht_free(g->cost);
+    ht_free(g);
+}
+
+static int emu_graph_open(ht_device *device, int32_t pieces, ht_device_graph **out, ht_error *err)
+{
+    ht_device_graph *g = ht_calloc(1, sizeof *g);
+
+    *out = NULL;
+    if (g) {
+        g->capacity = pieces + 1;
+        g->work = ht_alloc_aligned((size_t)g->capacity * sizeof *g->work, 64);
+        g->cost = ht_calloc((size_t)g->capacity, sizeof *g->cost);
+    }
+    if (!g || !g->work || !g->cost) {
+        emu_graph_close(device, g);
+        return ht_fail(err, -ENOMEM, "out of memory for a graph of %d pieces", pieces);
+    }
+    *out = g;
+    return 0;
+}
+
+static int emu_graph_begin(ht_device *device, ht_device_graph *g, ht_stream *s, ht_error *err)
+{
+    int r = refuse_recorded(s, "recording begun", err);
+
+    (void)device;
+    if (r < 0) return r;
+    g->n = 0;
+    g->overflow = false;
+    s->recording = g;
+    return 0;
+}
+
+static int emu_graph_end(ht_device *device, ht_device_graph *g, ht_stream *s, ht_error *err)
+{
+    if (s->recording != g) return ht_fail(err, -EINVAL, "%s: the stream is not recorded", emu(device)->options.name);
+    s->recording = NULL;
+    if (!g->overflow) return 0;
+    g->n = 0;
+    return ht_fail(err, -ENOSPC, "%s: more work than the graph's %d pieces", emu(device)->options.name, g->capacity - 1);
+}
+
+static int emu_graph_launch(ht_device *device, ht_device_graph *g, ht_stream *s, ht_error *err)
+{
+    ht_emu_device *d = emu(device);
+    int r = refuse_recorded(s, "a graph is launched", err);
+
+    if (r >= 0 && !g->n) r = ht_fail(err, -EINVAL, "%s: the graph is empty", d->options.name);
+    if (r < 0) return r;
+    pthread_mutex_lock(&d->lock);
+    for (int32_t i = 0; i < g->n; i++) account(d, s, &g->cost[i]);
+    d->launches += g->n;
+    d->graphs++;
+    pthread_mutex_unlock(&d->lock);
+    for (int32_t i = 0; i < g->n; i++) {
+        ht_emu_work *w = ht_queue_slot(s);
+        *w = g->work[i];
+        w->u.kernel.closure = w->closure;
+        ht_queue_submit(s);
+    }
     return 0;
 }
 
@@ -421,6 +510,11 @@ static const ht_device_ops emu_ops = {
     .fill = emu_fill,
     .use = emu_use,
     .launched = emu_launched,
+    .graph_open = emu_graph_open,
+    .graph_close = emu_graph_close,
+    .graph_begin = emu_graph_begin,
+    .graph_end = emu_graph_end,
+    .graph_launch = emu_graph_launch,
     .span = emu_span,
     .close = emu_close,
 };
@@ -446,6 +540,7 @@ int ht_device_emu_open(ht_gpu **out, const ht_emu_options *options, ht_error *er
     set_default(&o->link_bandwidth, 25e9);
     set_default(&o->link_latency, 8e-6);
     set_default(&o->launch_latency, 3e-6);
+    set_default(&o->graph_latency, 1e-6);
     d->memory.budget = o->budget;
     pthread_mutex_init(&d->lock, NULL);
     if (ht_timeline_init(&d->timeline, o->trace) < 0) {
@@ -482,3 +577,4 @@ int ht_device_emu_trace_write(ht_gpu *gpu, const char *path, ht_error *err)
 
 double ht_device_emu_now(ht_gpu *gpu) { return emu(&gpu->device)->timeline.end; }
 int64_t ht_device_emu_launches(ht_gpu *gpu) { return emu(&gpu->device)->launches; }
+int64_t ht_device_emu_graphs(ht_gpu *gpu) { return emu(&gpu->device)->graphs; }

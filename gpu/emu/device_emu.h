@@ -18,7 +18,7 @@ typedef struct ht_emu_device {
     ht_emu_block *blocks;          /* live allocations */
     int32_t n_blocks, capacity;
     ht_timeline timeline;
-    int64_t allocs, launches;
+    int64_t allocs, launches, graphs;
     /* Atomics. */
     int64_t copies_run, kernels_run, work_run;
     int32_t failure;               /* 0, or the negative errno of the first failure; text is set before it */

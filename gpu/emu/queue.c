@@ -160,6 +160,7 @@ void ht_queue_close(ht_stream *s)
 
 ht_emu_work *ht_queue_slot(ht_stream *s)
 {
+    if (s->recording) return &s->recording->work[s->recording->n];
     /* The worker's count is read only when the ring looks full: every look orders memory. */
     if (s->submitted - s->known_finished >= HT_QUEUE_SLOTS) {
         wait_for(&s->finished, s->submitted - HT_QUEUE_SLOTS / 2);
@@ -168,7 +169,14 @@ ht_emu_work *ht_queue_slot(ht_stream *s)
     return &s->slots[s->submitted % HT_QUEUE_SLOTS];
 }
 
-void ht_queue_submit(ht_stream *s) { publish(&s->head, ++s->submitted); }
+void ht_queue_submit(ht_stream *s)
+{
+    ht_device_graph *g = s->recording;
+
+    if (!g) publish(&s->head, ++s->submitted);
+    else if (g->n + 1 < g->capacity) g->n++;
+    else g->overflow = true;
+}
 
 void ht_queue_drain(ht_stream *s)
 {

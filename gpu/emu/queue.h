@@ -26,8 +26,20 @@ typedef struct ht_emu_work {
     _Alignas(16) char closure[HT_CLOSURE_BYTES];
 } ht_emu_work;
 
+/* What virtual time charges for a piece of work. */
+typedef struct ht_emu_cost { ht_engine engine; const char *name; double seconds, bytes; } ht_emu_cost;
+
+/* Recorded work, queued again at every launch. Owner: the thread of the streams it is used with. */
+struct ht_device_graph {
+    int32_t n, capacity;
+    bool overflow;
+    ht_emu_work *work;                /* [capacity], owned; the last one is scratch for what does not fit */
+    ht_emu_cost *cost;                /* [capacity], owned */
+};
+
 struct ht_stream {
     ht_emu_device *device;            /* borrowed */
+    ht_device_graph *recording;       /* borrowed; where work goes now, or NULL */
     const char *name;
     double ready;                     /* virtual time at which all that was submitted has ended; submitter */
     uint32_t submitted;               /* submitter's count; the slot of work i is i % HT_QUEUE_SLOTS */
@@ -49,7 +61,8 @@ struct ht_device_event {
 
 int ht_queue_open(ht_stream **out, ht_emu_device *device, const char *name, ht_error *err);
 void ht_queue_close(ht_stream *s);
-/* The slot for the next piece of work: fill it, then submit. Blocks while the ring is full. */
+/* The slot for the next piece of work: fill it, then submit. Blocks while the ring is full. While the stream is recorded
+ * both mean the graph. */
 ht_emu_work *ht_queue_slot(ht_stream *s);
 void ht_queue_submit(ht_stream *s);
 /* Blocks until everything submitted is done. */

@@ -2,8 +2,8 @@
  * that a row's result depends on its own positions alone.
  *
  * A block holds up to R query rows (columns of a group times heads that share a KV head) and one split of the tiles;
- * each KV element is read once for all its rows. Decode splits long sequences over blocks and merges the splits in
- * order; the block class runs all tiles in one block. */
+ * each KV element is read once for all its rows. Decode splits long sequences over blocks; the last of them to finish
+ * merges the splits in their order. The block class runs all tiles in one block. */
 #include "core/base/math.h"
 #include "gpu/kernels/kv.cuh"
 
@@ -159,6 +159,58 @@ static __device__ void one_tile(const ht_k_attend &a, const Rows &rows, const Sh
     }
 }
 
+/* ---- results --------------------------------------------------------------------------------------------- */
+
+/* acc / sum of every row, as floats and as 8-bit blocks. */
+static __device__ void give_rows(const ht_k_attend &a, const Rows &rows, const Shared &s)
+{
+    const int e = a.head_dim, width = a.heads * e;
+
+    for (int i = static_cast<int>(threadIdx.x); i < rows.n * e; i += ATTEND_THREADS) {
+        const int column = rows.column_of(i / e), at = rows.head_of(i / e) * e + i % e;
+        const float v = s.acc[i] / s.sum[i / e];
+        a.out[static_cast<int64_t>(column) * width + at] = v;
+        if (a.q8) quantize_block(static_cast<uint8_t *>(a.q8) + column * HT_K_ACT_STRIDE(width), width, at / 32, v);
+    }
+}
+
+static __device__ void keep_split(const ht_k_attend &a, const Rows &rows, const Shared &s, int split)
+{
+    const int e = a.head_dim;
+
+    for (int i = static_cast<int>(threadIdx.x); i < rows.n * e; i += ATTEND_THREADS) {
+        const int64_t row = static_cast<int64_t>(rows.column_of(i / e)) * a.heads + rows.head_of(i / e);
+        a.acc[(row * a.splits + split) * e + i % e] = s.acc[i];
+        if (i % e) continue;
+        a.max[row * a.splits + split] = s.max[i / e];
+        a.sum[row * a.splits + split] = s.sum[i / e];
+    }
+}
+
+/* All splits of the rows are kept: their sums in order of the splits, whoever was last. */
+static __device__ void merge_splits(const ht_k_attend &a, const Rows &rows, const Shared &s)
+{
+    const int e = a.head_dim;
+
+    for (int i = static_cast<int>(threadIdx.x); i < rows.n * e; i += ATTEND_THREADS) {
+        const int64_t row = static_cast<int64_t>(rows.column_of(i / e)) * a.heads + rows.head_of(i / e);
+        const float *maxima = a.max + row * a.splits, *sums = a.sum + row * a.splits;
+        const float *acc = a.acc + row * a.splits * e + i % e;
+        float max = -INFINITY, sum = 0.0f, v = 0.0f;
+        for (int p = 0; p < a.splits; p++) max = Max::of(max, load_fresh(maxima + p));
+        for (int p = 0; p < a.splits; p++) {
+            const float m = load_fresh(maxima + p);
+            if (!(m > -INFINITY)) continue; /* a split that the row does not reach */
+            const float factor = ht_expf(m - max);
+            sum += load_fresh(sums + p) * factor;
+            v += load_fresh(acc + static_cast<int64_t>(p) * e) * factor;
+        }
+        s.acc[i] = v;
+        if (i % e == 0) s.sum[i / e] = sum;
+    }
+    __syncthreads();
+}
+
 /* Block (row tile, KV head, group * splits + split). */
 template <class K, class V> __global__ void __launch_bounds__(ATTEND_THREADS) attend(ht_k_attend a)
 {
@@ -184,21 +236,19 @@ template <class K, class V> __global__ void __launch_bounds__(ATTEND_THREADS) at
     }
     begin = begin / HT_K_TILE;
     end = (end + HT_K_TILE - 1) / HT_K_TILE;
-    if (!a.out) {
+    if (a.splits > 1) {
         begin = begin > split * a.split_tiles ? begin : split * a.split_tiles;
         end = end < (split + 1) * a.split_tiles ? end : (split + 1) * a.split_tiles;
     }
     for (int tile = begin; tile < end; tile++) one_tile<K, V>(a, rows, s, tile);
 
-    for (int i = static_cast<int>(threadIdx.x); i < rows.n * e; i += ATTEND_THREADS) {
-        const int64_t row = static_cast<int64_t>(rows.column_of(i / e)) * a.heads + rows.head_of(i / e);
-        if (a.out) a.out[row * e + i % e] = s.acc[i] / s.sum[i / e];
-        else a.acc[(row * a.splits + split) * e + i % e] = s.acc[i];
-        if (!a.out && i % e == 0) {
-            a.max[row * a.splits + split] = s.max[i / e];
-            a.sum[row * a.splits + split] = s.sum[i / e];
-        }
+    if (a.splits > 1) {
+        keep_split(a, rows, s, split);
+        const int64_t place = (static_cast<int64_t>(blockIdx.z / a.splits) * a.kv_heads + rows.kv_head) * gridDim.x;
+        if (!last_to_arrive(a.arrived + place + blockIdx.x, a.splits)) return; /* the whole block */
+        merge_splits(a, rows, s);
     }
+    give_rows(a, rows, s);
 }
 
 template <class K> static int start_values(const ht_k_attend &a, dim3 grid, size_t shared, double bytes, void *stream)
@@ -223,7 +273,8 @@ static int start_attend(const ht_k_attend *k, void *stream)
     /* Traffic is charged as if every split were full: virtual time must not depend on data. */
     const double bytes = static_cast<double>(grid.x) * a.n_groups * a.kv_heads * a.splits * a.split_tiles * HT_K_TILE *
                          static_cast<double>(a.pages.k_row_bytes + a.pages.v_row_bytes);
-    if (a.head_dim > HT_K_MAX_HEAD || a.heads % a.kv_heads) return BAD_ARGUMENT;
+    if (a.head_dim > HT_K_MAX_HEAD || a.heads % a.kv_heads || (a.q8 && a.head_dim % 32) || (a.splits > 1 && !a.arrived))
+        return BAD_ARGUMENT;
     switch (a.pages.k_type) {
     case HT_F32: return start_values<F32>(a, grid, shared, bytes, stream);
     case HT_F16: return start_values<F16>(a, grid, shared, bytes, stream);
@@ -233,38 +284,6 @@ static int start_attend(const ht_k_attend *k, void *stream)
     }
 }
 
-/* ---- merge: one block a head of a column ---- */
-
-static __global__ void __launch_bounds__(HT_K_MAX_HEAD) merge(ht_k_merge a)
-{
-    const int e = a.head_dim, i = static_cast<int>(threadIdx.x);
-    const int64_t row = static_cast<int64_t>(blockIdx.y) * a.heads + blockIdx.x;
-    const float *maxima = a.max + row * a.splits, *sums = a.sum + row * a.splits;
-    const float *acc = a.acc + row * a.splits * e;
-
-    float max = -INFINITY, sum = 0.0f, v = 0.0f;
-    for (int s = 0; s < a.splits; s++) max = Max::of(max, maxima[s]);
-    for (int s = 0; s < a.splits; s++) {
-        if (!(maxima[s] > -INFINITY)) continue; /* a split that the row does not reach */
-        const float factor = ht_expf(maxima[s] - max);
-        sum += sums[s] * factor;
-        if (i < e) v += acc[s * e + i] * factor;
-    }
-    v /= sum;
-    if (i < e) a.out[row * e + i] = v;
-    if (!a.q8) return;
-    uint8_t *column = static_cast<uint8_t *>(a.q8) + blockIdx.y * HT_K_ACT_STRIDE(a.heads * e);
-    quantize_block(column, static_cast<int64_t>(a.heads) * e, (static_cast<int64_t>(blockIdx.x) * e + i) / 32, v);
-}
-
-static int start_merge(const ht_k_merge *k, void *stream)
-{
-    const ht_k_merge a = *k;
-    if (a.head_dim > HT_K_MAX_HEAD || (a.q8 && a.head_dim % 32)) return BAD_ARGUMENT;
-    const double bytes = 4.0 * a.n * a.heads * a.head_dim * (a.splits + 1);
-    return HT_LAUNCH(merge, dim3(a.heads, a.n), dim3((a.head_dim + 31) / 32 * 32), 0, bytes, stream, a);
-}
-
 static int32_t attend_rows(int32_t head_dim) { return rows_of_block(head_dim); }
 
 } // namespace HT_BUILD
@@ -272,6 +291,5 @@ static int32_t attend_rows(int32_t head_dim) { return rows_of_block(head_dim); }
 extern "C" void HT_FILL(attend)(ht_gpu_kernels *k)
 {
     k->attend = HT_BUILD::start_attend;
-    k->merge = HT_BUILD::start_merge;
     k->attend_rows = HT_BUILD::attend_rows;
 }

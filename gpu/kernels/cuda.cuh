@@ -52,6 +52,23 @@ template <int N> __device__ __forceinline__ void cp_async_wait()
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
 #endif
 }
+/* Counts the blocks that come here, each with all its threads; true in the last of n, which then sees (by load_fresh)
+ * what the others wrote before. The counter is zero again after it. */
+__device__ __forceinline__ bool last_to_arrive(int32_t *counter, int n)
+{
+    __shared__ int last;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        last = atomicAdd(counter, 1) == n - 1;
+        if (last) *counter = 0;
+    }
+    __syncthreads();
+    __threadfence();
+    return last != 0;
+}
+/* Past the first-level cache, which may hold what was there before another block wrote. */
+__device__ __forceinline__ float load_fresh(const float *p) { return __ldcg(p); }
 /* D (16, 8) += A (16, 16) B (16, 8) by one warp; fragments as PTX lays them out. Not launched before sm_80. */
 __device__ __forceinline__ void mma_16x8x16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2])
 {

@@ -1,13 +1,15 @@
 /* The dot product of one stored row with up to NC columns, by one warp: the heart of the decode class. Lane l takes
  * chunks l, l + 32, ... (floats: elements), and the lanes' sums meet in the butterfly, so a column's sum has one order
- * whatever NC is. */
+ * whatever NC is. Also what all launches of that class share: their columns, and the choice of the instance. */
 #ifndef HEARTH_GPU_KERNELS_DOT_CUH
 #define HEARTH_GPU_KERNELS_DOT_CUH
 
+#include "gpu/kernels/norm.cuh"
 #include "gpu/kernels/unpack.cuh"
-#include "gpu/kernels/warp.cuh"
 
 namespace HT_BUILD {
+
+constexpr int DECODE_THREADS = NORM_THREADS, DECODE_WARPS = DECODE_THREADS / 32;
 
 /* Columns of activations: F32, or quantised rows (blocks.h). Reading past the last column repeats it. */
 struct Columns {
@@ -16,6 +18,58 @@ struct Columns {
     int n, cols;
     __device__ __forceinline__ const uint8_t *at(int c) const { return x + (c < n ? c : n - 1) * bytes; }
 };
+
+static __host__ __device__ int64_t fused_stride(const ht_k_columns &k)
+{
+    return k.q8 ? static_cast<int64_t>(HT_K_ACT_STRIDE(k.cols)) : k.cols * static_cast<int64_t>(sizeof(float));
+}
+
+/* The columns of a launch of DECODE_THREADS: where they lie, or fused. Called by the whole block. */
+template <bool Q8> __device__ __forceinline__ Columns open_columns(const ht_k_columns &k)
+{
+    if (!k.fused) return Columns{static_cast<const uint8_t *>(k.x), k.bytes, k.n, k.cols};
+    HT_SHARED(uint8_t, memory);
+    __shared__ float scratch[DECODE_WARPS];
+    const int64_t stride = fused_stride(k);
+    for (int c = 0; c < k.n; c++) {
+        const float *x = reinterpret_cast<const float *>(static_cast<const uint8_t *>(k.x) + c * k.bytes);
+        const Affine f = find_norm(k.norm, x, k.cols, scratch);
+        if (Q8) write_blocks(f, k.cols, memory + c * stride);
+        else write_floats(f, k.cols, reinterpret_cast<float *>(memory + c * stride));
+    }
+    __syncthreads();
+    return Columns{memory, stride, k.n, k.cols};
+}
+
+/* Columns [first, first + n) of a launch's arguments. */
+static inline ht_k_columns part_of(const ht_k_columns &k, int first, int n)
+{
+    ht_k_columns part = k;
+    part.x = static_cast<const uint8_t *>(k.x) + first * k.bytes;
+    part.n = n;
+    return part;
+}
+
+/* The blocks that a launch with `work` pieces of work gets, its shared memory, and its traffic for the columns. */
+static inline unsigned blocks_for(const ht_k_columns &k, int64_t work)
+{
+    return static_cast<unsigned>(k.fused && k.blocks && k.blocks < work ? k.blocks : work);
+}
+static inline size_t shared_for(const ht_k_columns &k) { return k.fused ? static_cast<size_t>(fused_stride(k)) * k.n : 0; }
+static inline double traffic_of(const ht_k_columns &k) { return static_cast<double>(k.bytes) * k.n; }
+static inline bool columns_fit(const ht_k_columns &k)
+{
+    return (!k.fused || ht_k_can_fuse(k.cols, k.n, k.q8)) && (!k.q8 || k.cols % 32 == 0);
+}
+
+/* START(part of the columns, their first), HT_K_COLUMNS at a time; the first code that is not 0. */
+template <class Start> static inline int for_columns(const ht_k_columns &k, Start start)
+{
+    int r = columns_fit(k) ? 0 : BAD_ARGUMENT;
+    for (int c = 0; c < k.n && !r; c += HT_K_COLUMNS)
+        r = start(part_of(k, c, k.n - c < HT_K_COLUMNS ? k.n - c : HT_K_COLUMNS), c);
+    return r;
+}
 
 /* 16 bytes, 16-byte aligned, in one load. */
 __device__ __forceinline__ void load16(const uint8_t *p, int *q)
@@ -74,8 +128,7 @@ template <class T, int NC, bool Q8>
 __device__ __forceinline__ void dot_row(const uint8_t *row, const Columns &x, float (&sum)[NC])
 {
     for (int c = 0; c < NC; c++) sum[c] = 0.0f;
-    /* Not unrolled beyond what is written: with 8 columns the registers are worth more, and every type would be built
-     * several times over. */
+    /* With 8 columns registers are worth more than loads in flight; a single column leaves room for two chunks. */
     if constexpr (T::FLOAT) {
 #pragma unroll 2
         for (int k = lane_id(); k < x.cols; k += 32) {
@@ -83,7 +136,7 @@ __device__ __forceinline__ void dot_row(const uint8_t *row, const Columns &x, fl
             for (int c = 0; c < NC; c++) sum[c] += w * reinterpret_cast<const float *>(x.at(c))[k];
         }
     } else {
-#pragma unroll 1
+#pragma unroll(NC == 1 ? 2 : 1)
         for (int k = lane_id(); k < x.cols / 32; k += 32) {
             Chunk w;
             T::chunk(row, k, w);
@@ -97,6 +150,16 @@ __device__ __forceinline__ void dot_row(const uint8_t *row, const Columns &x, fl
 /* RUN(T, NC, Q8) with the narrowest instance that holds n columns. */
 #define HT_FOR_COLUMNS(T, Q8, n, RUN)                                                                                \
     ((n) == 1 ? RUN(T, 1, Q8) : (n) <= 4 ? RUN(T, 4, Q8) : RUN(T, 8, Q8))
+
+/* Returns RUN(T, NC, Q8) for a type and columns `x`: to end a starter with. RUN is defined by who uses it. */
+#define HT_DECODE_FLOATS(T) return HT_FOR_COLUMNS(T, false, x.n, RUN)
+#define HT_DECODE_BLOCKS(T) return x.q8 ? HT_FOR_COLUMNS(T, true, x.n, RUN) : HT_FOR_COLUMNS(T, false, x.n, RUN)
+#define HT_RETURN_DECODE(type)                                                                                       \
+    switch (type) {                                                                                                   \
+        HT_FOR_FLOAT_TYPE(HT_DECODE_FLOATS)                                                                           \
+        HT_FOR_BLOCK_TYPE(HT_DECODE_BLOCKS)                                                                           \
+    default: return BAD_ARGUMENT;                                                                                     \
+    }
 
 } // namespace HT_BUILD
 #endif

@@ -1,72 +1,63 @@
 /* Decode class: matrices against up to 8 columns, straight from the stored blocks. One warp a row; up to three matrices
- * that share x in one launch. Bound by memory: every weight byte is read once. */
+ * that share x in one launch, and the norm before them. Bound by memory: every weight byte is read once. */
 #include "gpu/kernels/dot.cuh"
 
 namespace HT_BUILD {
 
-constexpr int ROWS = 8; /* rows, and warps, of a block */
-
 struct MatvecArgs {
     ht_k_rows out[3];
-    int first_block[3]; /* of each matrix */
-    int n_out, add;
-    Columns x;
+    int first_group[3]; /* of each matrix: a group is DECODE_WARPS rows */
+    int groups, n_out, add;
+    ht_k_columns x;
 };
 
-template <class T, int NC, bool Q8> __global__ void __launch_bounds__(32 * ROWS) matvec(MatvecArgs a)
+template <class T, int NC, bool Q8> __global__ void __launch_bounds__(DECODE_THREADS) matvec(MatvecArgs a)
 {
-    int m = 0;
-    while (m + 1 < a.n_out && static_cast<int>(blockIdx.x) >= a.first_block[m + 1]) m++;
-    const ht_k_rows &o = a.out[m];
-    const int r = (static_cast<int>(blockIdx.x) - a.first_block[m]) * ROWS + static_cast<int>(threadIdx.x / 32);
-    if (r >= o.rows) return; /* whole warps */
+    const Columns x = open_columns<Q8>(a.x);
 
-    float sum[NC];
-    dot_row<T, NC, Q8>(static_cast<const uint8_t *>(o.w) + r * o.row_bytes, a.x, sum);
-    for (int c = 0; c < NC; c++) {
-        if (lane_id() != c || c >= a.x.n) continue;
-        const float v = o.bias ? sum[c] + o.bias[r] : sum[c];
-        float *y = o.y + static_cast<int64_t>(c) * o.rows + r;
-        *y = a.add ? *y + v : v;
+    for (int g = static_cast<int>(blockIdx.x); g < a.groups; g += static_cast<int>(gridDim.x)) {
+        int m = 0;
+        while (m + 1 < a.n_out && g >= a.first_group[m + 1]) m++;
+        const ht_k_rows &o = a.out[m];
+        const int64_t r = (g - a.first_group[m]) * DECODE_WARPS + static_cast<int>(threadIdx.x / 32);
+        if (r >= o.rows) continue; /* whole warps */
+
+        float sum[NC];
+        dot_row<T, NC, Q8>(static_cast<const uint8_t *>(o.w) + r * o.row_bytes, x, sum);
+        for (int c = 0; c < NC; c++) {
+            if (lane_id() != c || c >= x.n) continue;
+            const float v = o.bias ? sum[c] + o.bias[r] : sum[c];
+            float *y = o.y + c * o.rows + r;
+            *y = a.add ? *y + v : v;
+        }
     }
 }
 
-static int start_columns(const ht_k_matvec *k, int first, int n, void *stream)
+static int start_columns(const ht_k_matvec *k, const ht_k_columns &x, int first, void *stream)
 {
     MatvecArgs a = {};
-    int blocks = 0;
-    double bytes = static_cast<double>(k->x_bytes) * n;
+    double bytes = traffic_of(x);
 
     for (int i = 0; i < k->n_out; i++) {
         a.out[i] = k->out[i];
-        a.out[i].y += static_cast<int64_t>(first) * k->out[i].rows;
-        a.first_block[i] = blocks;
-        blocks += (k->out[i].rows + ROWS - 1) / ROWS;
-        bytes += static_cast<double>(k->out[i].rows) * (static_cast<double>(k->out[i].row_bytes) + 4.0 * n);
+        a.out[i].y += first * k->out[i].rows;
+        a.first_group[i] = a.groups;
+        a.groups += static_cast<int>((k->out[i].rows + DECODE_WARPS - 1) / DECODE_WARPS);
+        bytes += static_cast<double>(k->out[i].rows) * (static_cast<double>(k->out[i].row_bytes) + 4.0 * x.n);
     }
     a.n_out = k->n_out;
     a.add = k->add;
-    a.x = Columns{static_cast<const uint8_t *>(k->x) + first * k->x_bytes, k->x_bytes, n, k->cols};
-    if (!blocks) return 0;
-#define RUN(T, NC, Q8) HT_LAUNCH((matvec<T, NC, Q8>), dim3(blocks), dim3(32 * ROWS), 0, bytes, stream, a)
-#define FLOATS(T) return HT_FOR_COLUMNS(T, false, n, RUN)
-#define BLOCKS(T) return k->q8 ? HT_FOR_COLUMNS(T, true, n, RUN) : HT_FOR_COLUMNS(T, false, n, RUN)
-    switch (k->type) {
-        HT_FOR_FLOAT_TYPE(FLOATS)
-        HT_FOR_BLOCK_TYPE(BLOCKS)
-    default: return BAD_ARGUMENT;
-    }
+    a.x = x;
+    if (!a.groups) return 0;
+#define RUN(T, NC, Q8)                                                                                               \
+    HT_LAUNCH((matvec<T, NC, Q8>), dim3(blocks_for(x, a.groups)), dim3(DECODE_THREADS), shared_for(x), bytes, stream, a)
+    HT_RETURN_DECODE(k->type)
 #undef RUN
-#undef FLOATS
-#undef BLOCKS
 }
 
 static int start(const ht_k_matvec *k, void *stream)
 {
-    int r = 0;
-    for (int c = 0; c < k->n && !r; c += HT_K_COLUMNS)
-        r = start_columns(k, c, k->n - c < HT_K_COLUMNS ? k->n - c : HT_K_COLUMNS, stream);
-    return r;
+    return for_columns(k->x, [=](const ht_k_columns &x, int first) { return start_columns(k, x, first, stream); });
 }
 
 } // namespace HT_BUILD

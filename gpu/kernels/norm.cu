@@ -1,41 +1,8 @@
-/* Norms, and the forms in which the next product takes its columns: F32, 8-bit blocks, or scaled F16. One block a
- * column. */
-#include "gpu/kernels/quantize.cuh"
+/* Norms in a launch of their own, with the forms in which the next product takes its columns: F32, 8-bit blocks, or
+ * scaled F16. One block a column. */
+#include "gpu/kernels/norm.cuh"
 
 namespace HT_BUILD {
-
-constexpr int NORM_THREADS = 256;
-
-/* The norm as an affine map of each element. */
-struct Affine {
-    const float *x, *gain, *bias;
-    float mean, factor;
-    __device__ __forceinline__ float operator()(int i) const
-    {
-        float v = (x[i] - mean) * factor;
-        if (gain) v *= gain[i];
-        return bias ? v + bias[i] : v;
-    }
-};
-
-static __device__ Affine prepare(const ht_k_norm &a, const float *x, float *scratch)
-{
-    Affine f = {x, a.gain, a.bias, 0.0f, 1.0f};
-    if (a.kind == HT_K_NORM_NONE) return f;
-
-    float sum = 0.0f;
-    if (a.kind == HT_K_NORM_LAYER) {
-        for (int i = static_cast<int>(threadIdx.x); i < a.cols; i += NORM_THREADS) sum += x[i];
-        f.mean = block_reduce<Add>(sum, scratch) / static_cast<float>(a.cols);
-        sum = 0.0f;
-    }
-    for (int i = static_cast<int>(threadIdx.x); i < a.cols; i += NORM_THREADS) {
-        const float v = x[i] - f.mean;
-        sum += v * v;
-    }
-    f.factor = 1.0f / sqrtf(block_reduce<Add>(sum, scratch) / static_cast<float>(a.cols) + a.eps);
-    return f;
-}
 
 /* 2^k that brings amax into [2^13, 2^14). */
 static __device__ float power_for_half(float amax)
@@ -50,14 +17,10 @@ static __global__ void __launch_bounds__(NORM_THREADS) norm(ht_k_norm a)
 {
     __shared__ float scratch[NORM_THREADS / 32];
     const int c = static_cast<int>(blockIdx.x), t = static_cast<int>(threadIdx.x);
-    const Affine f = prepare(a, a.x + static_cast<int64_t>(c) * a.cols, scratch);
+    const Affine f = find_norm(a.norm, a.x + static_cast<int64_t>(c) * a.cols, a.cols, scratch);
 
-    if (a.f32)
-        for (int i = t; i < a.cols; i += NORM_THREADS) a.f32[static_cast<int64_t>(c) * a.cols + i] = f(i);
-    if (a.q8) {
-        uint8_t *row = static_cast<uint8_t *>(a.q8) + c * HT_K_ACT_STRIDE(a.cols);
-        for (int b = t / 32; b < a.cols / 32; b += NORM_THREADS / 32) quantize_block(row, a.cols, b, f(32 * b + lane_id()));
-    }
+    if (a.f32) write_floats(f, a.cols, a.f32 + static_cast<int64_t>(c) * a.cols);
+    if (a.q8) write_blocks(f, a.cols, static_cast<uint8_t *>(a.q8) + c * HT_K_ACT_STRIDE(a.cols));
     if (a.f16) {
         float amax = 0.0f;
         for (int i = t; i < a.cols; i += NORM_THREADS) amax = Max::of(amax, fabsf(f(i)));

@@ -6,16 +6,6 @@
 
 namespace HT_BUILD {
 
-constexpr int PLANAR_ROWS = 8;
-
-struct PlanarArgs {
-    const uint8_t *w;
-    int64_t row_bytes;
-    float *y;
-    int rows;
-    Columns x;
-};
-
 /* Chunk c of a planar row of n chunks. */
 template <class T> __device__ __forceinline__ void planar_chunk(const uint8_t *row, int64_t c, int64_t n, Chunk &o);
 template <> __device__ __forceinline__ void planar_chunk<Q8_0>(const uint8_t *row, int64_t c, int64_t n, Chunk &o)
@@ -34,39 +24,41 @@ template <> __device__ __forceinline__ void planar_chunk<Q4_0>(const uint8_t *ro
     o.scale[0] = load_half(row + 16 * n + 2 * c);
 }
 
-template <class T, int NC> __global__ void __launch_bounds__(32 * PLANAR_ROWS) matvec_planar(PlanarArgs a)
+template <class T, int NC> __global__ void __launch_bounds__(DECODE_THREADS) matvec_planar(ht_k_rows o, ht_k_columns a)
 {
-    const int r = static_cast<int>(blockIdx.x) * PLANAR_ROWS + static_cast<int>(threadIdx.x / 32);
-    const int chunks = a.x.cols / 32;
-    if (r >= a.rows) return; /* whole warps */
+    const Columns x = open_columns<true>(a);
+    const int chunks = x.cols / 32;
+    const int64_t step = static_cast<int64_t>(gridDim.x) * DECODE_WARPS;
 
-    const uint8_t *row = a.w + r * a.row_bytes;
-    float sum[NC] = {};
-#pragma unroll 1
-    for (int k = lane_id(); k < chunks; k += 32) {
-        Chunk w;
-        planar_chunk<T>(row, k, chunks, w);
-        for (int c = 0; c < NC; c++) sum[c] += dot_chunk_q8<T>(w, a.x.at(c), k, a.x.cols);
-    }
-    for (int c = 0; c < NC; c++) {
-        const float v = warp_reduce<Add>(sum[c]);
-        if (lane_id() == c && c < a.x.n) a.y[static_cast<int64_t>(c) * a.rows + r] = v;
+    for (int64_t r = static_cast<int64_t>(blockIdx.x) * DECODE_WARPS + threadIdx.x / 32; r < o.rows; r += step) {
+        const uint8_t *row = static_cast<const uint8_t *>(o.w) + r * o.row_bytes;
+        float sum[NC] = {};
+#pragma unroll(NC == 1 ? 2 : 1)
+        for (int k = lane_id(); k < chunks; k += 32) {
+            Chunk w;
+            planar_chunk<T>(row, k, chunks, w);
+            for (int c = 0; c < NC; c++) sum[c] += dot_chunk_q8<T>(w, x.at(c), k, x.cols);
+        }
+        for (int c = 0; c < NC; c++) {
+            const float v = warp_reduce<Add>(sum[c]);
+            if (lane_id() == c && c < x.n) o.y[c * o.rows + r] = v;
+        }
     }
 }
 
 static int start_planar(const ht_k_matvec *k, void *stream)
 {
-    const ht_k_rows &o = k->out[0];
-    const PlanarArgs a = {static_cast<const uint8_t *>(o.w), o.row_bytes, o.y, o.rows,
-                          Columns{static_cast<const uint8_t *>(k->x), k->x_bytes, k->n, k->cols}};
-    const dim3 grid((o.rows + PLANAR_ROWS - 1) / PLANAR_ROWS);
-    const double bytes = static_cast<double>(o.rows) * static_cast<double>(o.row_bytes);
+    const ht_k_rows o = k->out[0];
+    const ht_k_columns x = k->x;
+    const unsigned blocks = blocks_for(x, (o.rows + DECODE_WARPS - 1) / DECODE_WARPS);
+    const double bytes = static_cast<double>(o.rows) * static_cast<double>(o.row_bytes) + traffic_of(x);
 
-    if (!k->q8 || k->n_out != 1 || o.bias || k->add || k->n > HT_K_COLUMNS || o.row_bytes % 16) return BAD_ARGUMENT;
-#define RUN(T, NC, Q8) HT_LAUNCH((matvec_planar<T, NC>), grid, dim3(32 * PLANAR_ROWS), 0, bytes, stream, a)
+    if (!x.q8 || !columns_fit(x) || k->n_out != 1 || o.bias || k->add || x.n > HT_K_COLUMNS || o.row_bytes % 16)
+        return BAD_ARGUMENT;
+#define RUN(T, NC, Q8) HT_LAUNCH((matvec_planar<T, NC>), dim3(blocks), dim3(DECODE_THREADS), shared_for(x), bytes, stream, o, x)
     switch (k->type) {
-    case HT_Q4_0: return HT_FOR_COLUMNS(Q4_0, true, k->n, RUN);
-    case HT_Q8_0: return HT_FOR_COLUMNS(Q8_0, true, k->n, RUN);
+    case HT_Q4_0: return HT_FOR_COLUMNS(Q4_0, true, x.n, RUN);
+    case HT_Q8_0: return HT_FOR_COLUMNS(Q8_0, true, x.n, RUN);
     default: return BAD_ARGUMENT;
     }
 #undef RUN

@@ -1,4 +1,4 @@
-/* The small operations: embedding, element-wise activation, gathering columns, argmax. */
+/* The small operations: embedding, element-wise activation, gathering columns, the largest of a column. */
 #include "gpu/kernels/activation.cuh"
 #include "gpu/kernels/unpack.cuh"
 #include "gpu/kernels/warp.cuh"
@@ -66,40 +66,52 @@ static int start_gather(const ht_k_gather *k, void *stream)
     return HT_LAUNCH(gather, dim3(a.m), dim3(THREADS), 0, 8.0 * a.m * a.cols, stream, a);
 }
 
-/* ---- argmax: the first of equals wins, NaN never does ---- */
+/* ---- top k: one after the other, each the best of what comes after the one before; NaN never ---- */
 
 struct Best {
     float value;
-    int index;
+    int index; /* negative: none */
 };
-static __device__ __forceinline__ Best better(Best a, Best b)
+/* Whether a comes before b: the larger, of equals the first. */
+static __device__ __forceinline__ bool before(Best a, Best b)
 {
-    if (b.index < 0) return a;
-    if (a.index < 0 || b.value > a.value) return b;
-    return b.value == a.value && b.index < a.index ? b : a;
+    if (a.index < 0 || b.index < 0) return b.index < 0 && a.index >= 0;
+    return a.value > b.value || (a.value == b.value && a.index < b.index);
 }
 
-static __global__ void __launch_bounds__(THREADS) argmax(ht_k_argmax a)
+static __global__ void __launch_bounds__(THREADS) top(ht_k_top a)
 {
     __shared__ Best of_thread[THREADS];
     const int t = static_cast<int>(threadIdx.x);
     const float *x = a.x + static_cast<int64_t>(blockIdx.x) * a.cols;
-    Best best = {0.0f, -1};
-    for (int i = t; i < a.cols; i += THREADS)
-        if (x[i] == x[i]) best = better(best, Best{x[i], i});
-    of_thread[t] = best;
-    __syncthreads();
-    for (int step = THREADS / 2; step; step /= 2) {
-        if (t < step) of_thread[t] = better(of_thread[t], of_thread[t + step]);
+    Best last = {INFINITY, -1};
+
+    for (int k = 0; k < a.k; k++) {
+        Best best = {0.0f, -1};
+        for (int i = t; i < a.cols; i += THREADS) {
+            const Best one = {x[i], i};
+            if (one.value == one.value && (k == 0 || before(last, one)) && before(one, best)) best = one;
+        }
+        of_thread[t] = best;
         __syncthreads();
+        for (int step = THREADS / 2; step; step /= 2) {
+            if (t < step && before(of_thread[t + step], of_thread[t])) of_thread[t] = of_thread[t + step];
+            __syncthreads();
+        }
+        last = of_thread[0];
+        __syncthreads(); /* before the next round writes */
+        if (t) continue;
+        const int64_t at = static_cast<int64_t>(blockIdx.x) * a.k + k;
+        a.index[at] = last.index < 0 ? 0 : last.index;
+        if (a.value) a.value[at] = last.value;
     }
-    if (t == 0) a.out[blockIdx.x] = of_thread[0].index < 0 ? 0 : of_thread[0].index;
 }
 
-static int start_argmax(const ht_k_argmax *k, void *stream)
+static int start_top(const ht_k_top *k, void *stream)
 {
-    const ht_k_argmax a = *k;
-    return HT_LAUNCH(argmax, dim3(a.n), dim3(THREADS), 0, 4.0 * a.n * a.cols, stream, a);
+    const ht_k_top a = *k;
+    if (a.k < 1 || a.k > a.cols || a.k > HT_K_TOP) return BAD_ARGUMENT;
+    return HT_LAUNCH(top, dim3(a.n), dim3(THREADS), 0, 4.0 * a.n * a.cols * a.k, stream, a);
 }
 
 } // namespace HT_BUILD
@@ -109,5 +121,5 @@ extern "C" void HT_FILL(simple)(ht_gpu_kernels *k)
     k->embed = HT_BUILD::start_embed;
     k->activate = HT_BUILD::start_activate;
     k->gather = HT_BUILD::start_gather;
-    k->argmax = HT_BUILD::start_argmax;
+    k->top = HT_BUILD::start_top;
 }

@@ -1,7 +1,6 @@
-/* Sparse FFN: the active neurons of a column as a list in order of index, and the payload product over a neuron-major
- * down matrix that reads the rows of active neurons only. */
-#include "gpu/kernels/unpack.cuh"
-#include "gpu/kernels/warp.cuh"
+/* Sparse FFN: the active neurons of a column as a list in order of index, and the payload that reads the rows of active
+ * neurons only: their up rows, and the sum of their rows of a neuron-major down matrix. */
+#include "gpu/kernels/dot.cuh"
 
 namespace HT_BUILD {
 
@@ -38,6 +37,32 @@ static int start_active(const ht_k_active *k, void *stream)
     return HT_LAUNCH(active_list, dim3(1), dim3(LIST_THREADS), 0, 8.0 * a.f, stream, a);
 }
 
+/* A warp an active neuron. */
+template <class T, int NC, bool Q8> __global__ void __launch_bounds__(DECODE_THREADS) up_rows(ht_k_up a)
+{
+    const Columns x = open_columns<Q8>(a.x);
+    const int n = *a.n_active, step = static_cast<int>(gridDim.x) * DECODE_WARPS;
+
+    for (int j = static_cast<int>(blockIdx.x) * DECODE_WARPS + static_cast<int>(threadIdx.x / 32); j < n; j += step) {
+        const int neuron = a.list[j];
+        float sum[NC];
+        dot_row<T, NC, Q8>(static_cast<const uint8_t *>(a.up) + neuron * a.row_bytes, x, sum);
+        if (lane_id() == 0) a.h[neuron] *= a.bias ? sum[0] + a.bias[neuron] : sum[0];
+    }
+}
+
+static int start_up(const ht_k_up *k, void *stream)
+{
+    const ht_k_up a = *k;
+    const ht_k_columns &x = a.x;
+    const unsigned blocks = blocks_for(x, (a.f + DECODE_WARPS - 1) / DECODE_WARPS);
+    const double bytes = static_cast<double>(a.f) * static_cast<double>(a.row_bytes); /* at most */
+    if (x.n != 1 || !columns_fit(x)) return BAD_ARGUMENT;
+#define RUN(T, NC, Q8) HT_LAUNCH((up_rows<T, 1, Q8>), dim3(blocks), dim3(DECODE_THREADS), shared_for(x), bytes, stream, a)
+    HT_RETURN_DECODE(a.type)
+#undef RUN
+}
+
 /* The first place in the list whose neuron is not below `neuron`. */
 static __device__ int lower_bound(const int32_t *list, int n, int neuron)
 {
@@ -50,13 +75,14 @@ static __device__ int lower_bound(const int32_t *list, int n, int neuron)
     return lo;
 }
 
-/* Block (chunks, group): the group's active rows, a chunk of 32 outputs a thread. */
+/* Block (chunks, group): the group's active rows, a chunk of 32 outputs a thread. Groups are of absolute index: the
+ * first may begin before the range. */
 template <class T> __global__ void __launch_bounds__(AXPY_THREADS) axpy_groups(ht_k_axpy a)
 {
     const int chunk = static_cast<int>(blockIdx.x * AXPY_THREADS + threadIdx.x), group = static_cast<int>(blockIdx.y);
     if (32 * chunk >= a.cols) return;
-    const int begin = lower_bound(a.list, *a.n_active, group * HT_K_NEURONS);
-    const int end = lower_bound(a.list, *a.n_active, (group + 1) * HT_K_NEURONS);
+    const int from = group * HT_K_NEURONS - a.first % HT_K_NEURONS;
+    const int begin = lower_bound(a.list, *a.n_active, from), end = lower_bound(a.list, *a.n_active, from + HT_K_NEURONS);
     float sum[32] = {};
 
     for (int j = begin; j < end; j++) {
@@ -95,7 +121,7 @@ static int start_groups(const ht_k_axpy &a, int groups, void *stream)
 static int start_axpy(const ht_k_axpy *k, void *stream)
 {
     const ht_k_axpy a = *k;
-    const int groups = (a.f + HT_K_NEURONS - 1) / HT_K_NEURONS;
+    const int groups = HT_K_GROUPS(a.first, a.f);
     const int r = start_groups(a, groups, stream);
     if (r) return r;
     float *const x = a.x;
@@ -110,5 +136,6 @@ static int start_axpy(const ht_k_axpy *k, void *stream)
 extern "C" void HT_FILL(sparse)(ht_gpu_kernels *k)
 {
     k->active = HT_BUILD::start_active;
+    k->up = HT_BUILD::start_up;
     k->axpy = HT_BUILD::start_axpy;
 }

@@ -15,6 +15,7 @@ extern const int n_gpu_checks;
 /* By family; checks_*.c. */
 bool check_matvec(gpu_rig *rig);
 bool check_matvec_columns(gpu_rig *rig);
+bool check_fused(gpu_rig *rig);
 bool check_planar(gpu_rig *rig);
 bool check_glu(gpu_rig *rig);
 bool check_matmat(gpu_rig *rig);

@@ -230,8 +230,10 @@ static bool attend(gpu_rig *rig, const scene *s, const float *q, float *out, uin
     ht_k_group *groups = gpu_array(rig, (size_t)n * sizeof *groups);
     float *max = gpu_array(rig, states * 4), *sum = gpu_array(rig, states * 4),
           *acc = gpu_array(rig, states * (size_t)e * 4);
+    int32_t *arrived = gpu_array(rig, (size_t)(n * s->heads) * 4);
 
     (void)rows;
+    gpu_push(rig, arrived);
     for (int32_t c = 0; c < n; used++) {
         groups[used] = (ht_k_group){c, 0};
         while (c < n && groups[used].n < per_group && s->sequence[c] == s->sequence[groups[used].column])
@@ -241,13 +243,11 @@ static bool attend(gpu_rig *rig, const scene *s, const float *q, float *out, uin
     ht_k_attend k = {.q = gpu_twin(rig, q), .groups = gpu_twin(rig, groups), .n_groups = used,
                      .columns_per_group = per_group, .heads = s->heads, .kv_heads = s->kv_heads, .head_dim = e,
                      .window = window, .scale = 1 / sqrtf((float)e), .pages = pages_of(rig, s),
-                     .splits = splits ? splits : 1, .split_tiles = split_tiles,
-                     .out = splits ? NULL : gpu_twin(rig, out), .max = gpu_twin(rig, max), .sum = gpu_twin(rig, sum),
-                     .acc = gpu_twin(rig, acc)};
-    ht_k_merge m = {.max = k.max, .sum = k.sum, .acc = k.acc, .n = n, .heads = s->heads, .head_dim = e,
-                    .splits = k.splits, .out = gpu_twin(rig, out), .q8 = q8 ? gpu_twin(rig, q8) : NULL};
-    if (!launched(rig, rig->gpu->kernels.attend(&k, rig->stream), "attend")) return false;
-    if (splits && !launched(rig, rig->gpu->kernels.merge(&m, rig->stream), "merge")) return false;
+                     .splits = splits ? splits : 1, .split_tiles = split_tiles, .out = gpu_twin(rig, out),
+                     .q8 = q8 ? gpu_twin(rig, q8) : NULL, .max = gpu_twin(rig, max), .sum = gpu_twin(rig, sum),
+                     .acc = gpu_twin(rig, acc), .arrived = gpu_twin(rig, arrived)};
+    for (int turn = 0; turn < 2; turn++) /* twice: the counters are zero again */
+        if (!launched(rig, rig->gpu->kernels.attend(&k, rig->stream), "attend")) return false;
     gpu_pull(rig, out);
     if (q8) gpu_pull(rig, q8);
     return true;
@@ -291,7 +291,7 @@ bool check_attention(gpu_rig *rig)
                 uint8_t *want = ht_alloc(1, HT_ACT_ROW_BYTES(width));
                 ht_act_quantize(out + (size_t)c * (size_t)width, want, width);
                 if (memcmp(want, q8 + (size_t)c * HT_K_ACT_STRIDE(width), HT_ACT_ROW_BYTES(width)))
-                    ok = gpu_failed(rig, "merge: quantised column %d differs", c);
+                    ok = gpu_failed(rig, "attend: quantised column %d differs", c);
                 ht_free(want);
             }
             gpu_rig_reset(rig);

@@ -106,19 +106,22 @@ static bool launched(gpu_rig *rig, int code, const char *kernel)
     return gpu_synced(rig);
 }
 
+/* The first n columns as they lie in memory. */
+static ht_k_columns columns_of(gpu_rig *rig, const problem *p, bool q8, int32_t n)
+{
+    return (ht_k_columns){
+        .x = gpu_twin(rig, q8 ? (void *)p->q8 : (void *)p->x),
+        .bytes = q8 ? (int64_t)HT_K_ACT_STRIDE(p->cols) : (int64_t)p->cols * 4,
+        .cols = p->cols,
+        .n = n,
+        .q8 = q8,
+    };
+}
+
 static bool run_matvec(gpu_rig *rig, const problem *p, bool q8, int add)
 {
     ht_k_matvec k = {
-        .type = p->type,
-        .n_out = 1,
-        .out = {rows_of(rig, p)},
-        .cols = p->cols,
-        .n = p->n,
-        .add = add,
-        .q8 = q8,
-        .x = gpu_twin(rig, q8 ? (void *)p->q8 : (void *)p->x),
-        .x_bytes = q8 ? (int64_t)HT_K_ACT_STRIDE(p->cols) : (int64_t)p->cols * 4,
-    };
+        .type = p->type, .n_out = 1, .add = add, .out = {rows_of(rig, p)}, .x = columns_of(rig, p, q8, p->n)};
 
     if (!launched(rig, rig->gpu->kernels.matvec(&k, rig->stream), "matvec")) return false;
     gpu_pull(rig, p->y);
@@ -161,17 +164,17 @@ bool check_matvec_columns(gpu_rig *rig)
         float alone[8][40];
         bool q8 = !is_float(some[t]), ok = true;
         make(rig, &p, some[t], 40, 512, 8, q8);
-        ht_k_matvec k = {.type = p.type, .n_out = 1, .out = {rows_of(rig, &p)}, .cols = p.cols, .n = 1, .q8 = q8,
-                         .x_bytes = q8 ? (int64_t)HT_K_ACT_STRIDE(p.cols) : (int64_t)p.cols * 4};
+        ht_k_matvec k = {.type = p.type, .n_out = 1, .out = {rows_of(rig, &p)}, .x = columns_of(rig, &p, q8, 1)};
+        const char *first = k.x.x;
         for (int32_t c = 0; c < 8 && ok; c++) {
-            k.x = (char *)gpu_twin(rig, q8 ? (void *)p.q8 : (void *)p.x) + c * k.x_bytes;
+            k.x.x = first + c * k.x.bytes;
             ok = launched(rig, rig->gpu->kernels.matvec(&k, rig->stream), "matvec");
             gpu_pull(rig, p.y);
             memcpy(alone[c], p.y, sizeof alone[c]);
         }
         for (int32_t n = 2; n <= 8 && ok; n++) {
-            k.n = n;
-            k.x = gpu_twin(rig, q8 ? (void *)p.q8 : (void *)p.x);
+            k.x.n = n;
+            k.x.x = first;
             ok = launched(rig, rig->gpu->kernels.matvec(&k, rig->stream), "matvec");
             gpu_pull(rig, p.y);
             if (ok && memcmp(p.y, alone, (size_t)n * sizeof alone[0]))
@@ -185,7 +188,7 @@ bool check_matvec_columns(gpu_rig *rig)
         }
         if (ok) { /* three matrices of one launch: parts of the same rows */
             ht_k_rows all = k.out[0];
-            k.n = 8;
+            k.x.n = 8;
             k.n_out = 3;
             k.out[0].rows = 3, k.out[1] = all, k.out[1].rows = 16, k.out[2] = all, k.out[2].rows = 21;
             k.out[1].w = (char *)(uintptr_t)all.w + 3 * all.row_bytes, k.out[1].bias = all.bias + 3;
@@ -236,12 +239,8 @@ static bool one_glu(gpu_rig *rig, ht_type type, int32_t f, int32_t cols, int32_t
         .up = gpu_twin(rig, up.w),
         .row_bytes = (int64_t)ht_row_bytes(ht_type_get(type), cols),
         .f = f,
-        .cols = cols,
-        .n = n,
         .activation = kind,
-        .q8 = q8,
-        .x = gpu_twin(rig, q8 ? (void *)gate.q8 : (void *)gate.x),
-        .x_bytes = q8 ? (int64_t)HT_K_ACT_STRIDE(cols) : (int64_t)cols * 4,
+        .x = columns_of(rig, &gate, q8, n),
         .gate_bias = gpu_twin(rig, gate.bias),
         .up_bias = gpu_twin(rig, up.bias),
         .h = gpu_twin(rig, up.y),
@@ -288,7 +287,7 @@ static bool run_matmat(gpu_rig *rig, const problem *p, bool plain, int add)
     if (plain) {
         k.x = gpu_twin(rig, p->x);
     } else {
-        ht_k_norm norm = {.x = gpu_twin(rig, p->x), .n = p->n, .cols = p->cols, .kind = HT_K_NORM_NONE,
+        ht_k_norm norm = {.x = gpu_twin(rig, p->x), .n = p->n, .cols = p->cols, .norm.kind = HT_K_NORM_NONE,
                           .f16 = gpu_twin(rig, x16), .f16_scale = gpu_twin(rig, scale)};
         if (!launched(rig, rig->gpu->kernels.norm(&norm, rig->stream), "norm")) return false;
         k.x_f16 = gpu_twin(rig, x16);
@@ -362,6 +361,56 @@ bool check_matmat_columns(gpu_rig *rig)
     return true;
 }
 
+/* A product that norms and quantises its columns itself gives the bits of a norm in a launch before it, in as many blocks
+ * as it likes. */
+static bool one_fused(gpu_rig *rig, ht_type type, int32_t cols, int32_t n, int kind, bool q8, int64_t blocks)
+{
+    enum { ROWS = 64 };
+    problem p;
+    bool ok;
+
+    make(rig, &p, type, ROWS, cols, n, q8);
+    float *gain = gpu_floats(rig, (size_t)cols, 0.5f, 1.5f), *bias = gpu_floats(rig, (size_t)cols, -1, 1),
+          *normed = gpu_array(rig, (size_t)n * (size_t)cols * 4), *y = gpu_array(rig, (size_t)n * ROWS * 4);
+    uint8_t *rows = gpu_array(rig, (size_t)n * HT_K_ACT_STRIDE(cols)), *h8[2];
+    ht_k_affine affine = {.kind = kind, .eps = 1e-5f, .gain = kind == HT_K_NORM_NONE ? NULL : gpu_twin(rig, gain),
+                          .bias = kind == HT_K_NORM_LAYER ? gpu_twin(rig, bias) : NULL};
+    ht_k_norm norm = {.x = gpu_twin(rig, p.x), .n = n, .cols = cols, .norm = affine,
+                      .f32 = q8 ? NULL : gpu_twin(rig, normed), .q8 = q8 ? gpu_twin(rig, rows) : NULL};
+    ht_k_columns apart = columns_of(rig, &p, q8, n), fused = columns_of(rig, &p, false, n);
+    apart.x = gpu_twin(rig, q8 ? (void *)rows : (void *)normed);
+    fused.q8 = q8, fused.fused = 1, fused.norm = affine, fused.blocks = blocks;
+    ht_k_matvec k = {.type = type, .n_out = 1, .out = {rows_of(rig, &p)}, .x = apart};
+    ok = launched(rig, rig->gpu->kernels.norm(&norm, rig->stream), "norm") &&
+         launched(rig, rig->gpu->kernels.matvec(&k, rig->stream), "matvec");
+    k.x = fused, k.out[0].y = gpu_twin(rig, y);
+    ok = ok && launched(rig, rig->gpu->kernels.matvec(&k, rig->stream), "fused matvec");
+    gpu_pull(rig, p.y), gpu_pull(rig, y);
+    if (ok && memcmp(p.y, y, (size_t)n * ROWS * 4)) ok = gpu_failed(rig, "matvec: a norm of its own gives other bits");
+
+    for (int i = 0; i < 2 && ok; i++) {
+        h8[i] = gpu_array(rig, (size_t)n * HT_K_ACT_STRIDE(ROWS));
+        ht_k_glu g = {.type = type, .f = ROWS, .activation = HT_K_SILU, .row_bytes = k.out[0].row_bytes,
+                      .gate = gpu_twin(rig, p.w), .up = gpu_twin(rig, p.w), .x = i ? fused : apart,
+                      .h = gpu_twin(rig, i ? y : p.y), .h_q8 = gpu_twin(rig, h8[i])};
+        ok = launched(rig, rig->gpu->kernels.glu(&g, rig->stream), i ? "fused glu" : "glu");
+        gpu_pull(rig, h8[i]), gpu_pull(rig, i ? y : p.y);
+    }
+    if (ok && (memcmp(p.y, y, (size_t)n * ROWS * 4) || memcmp(h8[0], h8[1], (size_t)n * HT_K_ACT_STRIDE(ROWS))))
+        ok = gpu_failed(rig, "glu: a norm of its own gives other bits");
+    drop(rig, &p);
+    return ok;
+}
+
+bool check_fused(gpu_rig *rig)
+{
+    return one_fused(rig, HT_Q4_0, 576, 1, HT_K_NORM_RMS, true, 2) &&
+           one_fused(rig, HT_Q6_K, 512, 5, HT_K_NORM_LAYER, true, 0) &&
+           one_fused(rig, HT_Q8_0, 96, 10, HT_K_NORM_NONE, true, 1) &&
+           one_fused(rig, HT_F16, 75, 2, HT_K_NORM_RMS, false, 3) &&
+           one_fused(rig, HT_Q4_K, 256, 8, HT_K_NORM_RMS, false, 5);
+}
+
 /* Planar rows give the bits of the interleaved ones. */
 bool check_planar(gpu_rig *rig)
 {
@@ -382,8 +431,7 @@ bool check_planar(gpu_rig *rig)
                 }
             gpu_push(rig, planar);
             float *y = gpu_array(rig, (size_t)n * ROWS * 4);
-            ht_k_matvec k = {.type = some[t], .n_out = 1, .out = {rows_of(rig, &p)}, .cols = COLS, .n = n, .q8 = 1,
-                             .x = gpu_twin(rig, p.q8), .x_bytes = (int64_t)HT_K_ACT_STRIDE(COLS)};
+            ht_k_matvec k = {.type = some[t], .n_out = 1, .out = {rows_of(rig, &p)}, .x = columns_of(rig, &p, true, n)};
             k.out[0].bias = NULL;
             bool ok = launched(rig, rig->gpu->kernels.matvec(&k, rig->stream), "matvec");
             k.out[0].w = gpu_twin(rig, planar);

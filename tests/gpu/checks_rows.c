@@ -12,6 +12,7 @@ const gpu_check gpu_checks[] = {
     {"quantize", check_quantize},
     {"matvec", check_matvec},
     {"matvec columns", check_matvec_columns},
+    {"fused norm", check_fused},
     {"planar rows", check_planar},
     {"glu", check_glu},
     {"matmat", check_matmat},
@@ -56,8 +57,8 @@ static bool one_norm(gpu_rig *rig, int32_t n, int32_t cols, int kind, bool gain,
     uint8_t *rows = gpu_array(rig, (size_t)n * HT_K_ACT_STRIDE(cols));
     ht_half *halves = gpu_array(rig, (size_t)n * HT_K_HALF_STRIDE(cols));
     ht_k_norm k = {
-        .x = gpu_twin(rig, x), .n = n, .cols = cols, .kind = kind, .eps = 1e-5f,
-        .gain = gain ? gpu_twin(rig, g) : NULL, .bias = bias ? gpu_twin(rig, b) : NULL,
+        .x = gpu_twin(rig, x), .n = n, .cols = cols,
+        .norm = {gain ? gpu_twin(rig, g) : NULL, bias ? gpu_twin(rig, b) : NULL, kind, 1e-5f},
         .f32 = gpu_twin(rig, y), .q8 = q8 ? gpu_twin(rig, rows) : NULL,
         .f16 = gpu_twin(rig, halves), .f16_scale = gpu_twin(rig, scale),
     };
@@ -69,7 +70,7 @@ static bool one_norm(gpu_rig *rig, int32_t n, int32_t cols, int kind, bool gain,
     gpu_pull(rig, y), gpu_pull(rig, rows), gpu_pull(rig, halves), gpu_pull(rig, scale);
     for (int32_t c = 0; c < n && ok; c++) {
         const float *yc = y + (size_t)c * (size_t)cols;
-        norm_in_double(x + (size_t)c * (size_t)cols, want, cols, kind, 1e-5, k.gain ? g : NULL, k.bias ? b : NULL);
+        norm_in_double(x + (size_t)c * (size_t)cols, want, cols, kind, 1e-5, gain ? g : NULL, bias ? b : NULL);
         ok = gpu_close(rig, "norm", yc, want, (size_t)cols, 2e-6, 2e-6);
         if (ok && q8) {
             ht_act_quantize(yc, row, cols);
@@ -113,7 +114,7 @@ bool check_quantize(gpu_rig *rig)
         x[160 + i] = i == 7 ? 1e-29f : 0;
     }
     gpu_push(rig, x);
-    ht_k_norm k = {.x = gpu_twin(rig, x), .n = 1, .cols = COLS, .kind = HT_K_NORM_NONE, .q8 = gpu_twin(rig, rows),
+    ht_k_norm k = {.x = gpu_twin(rig, x), .n = 1, .cols = COLS, .norm.kind = HT_K_NORM_NONE, .q8 = gpu_twin(rig, rows),
                    .f16 = gpu_twin(rig, halves), .f16_scale = gpu_twin(rig, scale)};
     bool ok = launched(rig, rig->gpu->kernels.norm(&k, rig->stream), "norm");
     gpu_pull(rig, rows), gpu_pull(rig, halves), gpu_pull(rig, scale);
@@ -127,7 +128,7 @@ bool check_quantize(gpu_rig *rig)
     return ok;
 }
 
-/* ---- embedding, gathering, argmax ------------------------------------------------------------------------ */
+/* ---- embedding, gathering, top k ------------------------------------------------------------------------ */
 
 bool check_embed(gpu_rig *rig)
 {
@@ -158,9 +159,10 @@ bool check_embed(gpu_rig *rig)
 
 bool check_simple(gpu_rig *rig)
 {
-    enum { N = 5, COLS = 1000 };
+    enum { N = 5, COLS = 1000, K = 7 };
     float *x = gpu_floats(rig, N * COLS, -1, 1), *y = gpu_array(rig, 2 * COLS * 4);
-    int32_t *columns = gpu_array(rig, 8), *best = gpu_array(rig, N * 4);
+    int32_t *columns = gpu_array(rig, 8), *best = gpu_array(rig, N * K * 4);
+    float *values = gpu_array(rig, N * K * 4);
     bool ok;
 
     columns[0] = 4, columns[1] = 1;
@@ -175,14 +177,20 @@ bool check_simple(gpu_rig *rig)
     x[COLS + 17] = x[COLS + 900] = 2;           /* the first of equals */
     x[2 * COLS] = NAN, x[2 * COLS + 999] = 3;   /* NaN never wins */
     gpu_push(rig, x);
-    ht_k_argmax argmax = {.x = gpu_twin(rig, x), .n = N, .cols = COLS, .out = gpu_twin(rig, best)};
-    ok = ok && launched(rig, rig->gpu->kernels.argmax(&argmax, rig->stream), "argmax");
-    gpu_pull(rig, best);
+    ht_k_top top = {.x = gpu_twin(rig, x), .n = N, .cols = COLS, .k = K, .index = gpu_twin(rig, best),
+                    .value = gpu_twin(rig, values)};
+    ok = ok && launched(rig, rig->gpu->kernels.top(&top, rig->stream), "top");
+    gpu_pull(rig, best), gpu_pull(rig, values);
     for (int c = 0; c < N && ok; c++) {
-        int want = -1;
-        for (int i = 0; i < COLS; i++)
-            if (!isnan(x[c * COLS + i]) && (want < 0 || x[c * COLS + i] > x[c * COLS + want])) want = i;
-        if (best[c] != want) ok = gpu_failed(rig, "argmax: column %d gives %d, expected %d", c, best[c], want);
+        char taken[COLS] = {0};
+        for (int k = 0; k < K && ok; k++) {
+            int want = -1;
+            for (int i = 0; i < COLS; i++)
+                if (!taken[i] && !isnan(x[c * COLS + i]) && (want < 0 || x[c * COLS + i] > x[c * COLS + want])) want = i;
+            taken[want] = 1;
+            if (best[c * K + k] != want || values[c * K + k] != x[c * COLS + want])
+                ok = gpu_failed(rig, "top: column %d gives %d at place %d, expected %d", c, best[c * K + k], k, want);
+        }
     }
 
     ht_k_activate act = {.g = gpu_twin(rig, x), .u = gpu_twin(rig, y), .h = gpu_twin(rig, x), .n = COLS,
@@ -200,39 +208,61 @@ bool check_simple(gpu_rig *rig)
 
 /* ---- sparse FFN ------------------------------------------------------------------------------------------ */
 
-static bool one_sparse(gpu_rig *rig, ht_type type, int32_t f, int32_t cols, float density)
+/* Neurons [first, first + f) of a layer, gated or not; x (d), and the payload's type for up and down alike. */
+static bool one_sparse(gpu_rig *rig, ht_type type, int32_t first, int32_t f, int32_t cols, float density, int gated)
 {
     const ht_type_info *t = ht_type_get(type);
-    size_t row_bytes = ht_row_bytes(t, cols);
+    size_t row_bytes = ht_row_bytes(t, cols), groups = (size_t)HT_K_GROUPS(first, f);
     float *h = gpu_floats(rig, (size_t)f, -1, 1), *x = gpu_floats(rig, (size_t)cols, -1, 1),
-          *partial = gpu_array(rig, (size_t)(f / HT_K_NEURONS + 1) * (size_t)cols * 4), *row = ht_alloc((size_t)cols, 4);
-    uint8_t *w = gpu_weights(rig, type, f, cols);
+          *in = gpu_floats(rig, (size_t)cols, -1, 1), *bias = gpu_floats(rig, (size_t)f, -1, 1),
+          *partial = gpu_array(rig, groups * (size_t)cols * 4), *row = ht_alloc((size_t)cols, 4);
+    uint8_t *w = gpu_weights(rig, type, 2 * (int64_t)f, cols); /* up and down rows of a neuron side by side */
     int32_t *list = gpu_array(rig, (size_t)f * 4), *n = gpu_array(rig, 4), expected = 0;
     double *want = ht_alloc((size_t)cols, sizeof *want);
     float threshold = 0.25f;
-    bool ok;
+    bool ok, q8 = t->block_len > 1 && gated == 2;
 
     for (int32_t i = 0; i < f; i++)
         if (gpu_uniform(rig, 0, 1) >= density) h[i] = i % 2 ? 0 : -threshold; /* on the threshold is not above it */
     gpu_push(rig, h);
     ht_k_active active = {.h = gpu_twin(rig, h), .f = f, .threshold = threshold, .list = gpu_twin(rig, list),
                           .n_active = gpu_twin(rig, n)};
-    ht_k_axpy axpy = {.type = type, .down = gpu_twin(rig, w), .row_bytes = (int64_t)row_bytes, .f = f, .cols = cols,
-                      .h = active.h, .list = active.list, .n_active = active.n_active,
-                      .partial = gpu_twin(rig, partial), .x = gpu_twin(rig, x)};
+    ht_k_up up = {.type = type, .f = f, .row_bytes = 2 * (int64_t)row_bytes, .up = gpu_twin(rig, w),
+                  .bias = gpu_twin(rig, bias), .list = active.list, .n_active = active.n_active, .h = gpu_twin(rig, h),
+                  .x = {.x = gpu_twin(rig, in), .bytes = 4 * (int64_t)cols, .cols = cols, .n = 1, .q8 = q8, .fused = q8,
+                        .norm.kind = HT_K_NORM_NONE, .blocks = 3}};
+    ht_k_axpy axpy = {.type = type, .f = f, .cols = cols, .first = first, .row_bytes = 2 * (int64_t)row_bytes,
+                      .down = (char *)gpu_twin(rig, w) + row_bytes, .h = active.h, .list = active.list,
+                      .n_active = active.n_active, .partial = gpu_twin(rig, partial), .x = gpu_twin(rig, x)};
     for (int32_t i = 0; i < cols; i++) want[i] = x[i];
     ok = launched(rig, rig->gpu->kernels.active(&active, rig->stream), "active") &&
+         (!gated || launched(rig, rig->gpu->kernels.up(&up, rig->stream), "up")) &&
          launched(rig, rig->gpu->kernels.axpy(&axpy, rig->stream), "axpy");
     gpu_pull(rig, list), gpu_pull(rig, n), gpu_pull(rig, x);
+    double size = 0; /* of what is summed: errors are relative to it */
+    if (q8) { /* what the kernel multiplies */
+        uint8_t *a = ht_alloc(1, HT_ACT_ROW_BYTES(cols));
+        ht_act_quantize(in, a, cols);
+        for (int32_t c = 0; c < cols; c++) in[c] = ht_act_scales(a, cols)[c / 32] * (float)ht_act_quants(a)[c];
+        ht_free(a);
+    }
     for (int32_t i = 0; i < f && ok; i++) {
+        double a = h[i];
         if (!(fabsf(h[i]) > threshold)) continue;
         if (list[expected++] != i) ok = gpu_failed(rig, "active list: place %d holds %d, not %d", expected - 1,
                                                    list[expected - 1], i);
-        t->dequantize(w + (size_t)i * row_bytes, row, cols);
-        for (int32_t c = 0; c < cols; c++) want[c] += (double)h[i] * row[c];
+        double terms = fabs(a);
+        if (gated) {
+            double u = bias[i], us = fabs(u);
+            t->dequantize(w + 2 * (size_t)i * row_bytes, row, cols);
+            for (int32_t c = 0; c < cols; c++) u += (double)in[c] * row[c], us += fabs((double)in[c] * row[c]);
+            a *= u, terms *= us;
+        }
+        t->dequantize(w + (2 * (size_t)i + 1) * row_bytes, row, cols);
+        for (int32_t c = 0; c < cols; c++) want[c] += a * row[c], size += terms * fabs(row[c]) / cols;
     }
     if (ok && *n != expected) ok = gpu_failed(rig, "active list: %d neurons, expected %d", *n, expected);
-    ok = ok && gpu_close(rig, "axpy", x, want, (size_t)cols, 2e-5, 1e-5);
+    ok = ok && gpu_close(rig, t->name, x, want, (size_t)cols, 1e-6 + 2e-5 * size, 0);
     ht_free(row);
     ht_free(want);
     gpu_rig_reset(rig);
@@ -242,7 +272,7 @@ static bool one_sparse(gpu_rig *rig, ht_type type, int32_t f, int32_t cols, floa
 bool check_sparse(gpu_rig *rig)
 {
     for (int type = 0; type < HT_TYPE_COUNT; type++)
-        if (ht_type_get((uint32_t)type) && !one_sparse(rig, (ht_type)type, 300, 256, 0.3f)) return false;
-    return one_sparse(rig, HT_Q4_0, 2600, 96, 0.1f) && one_sparse(rig, HT_Q8_0, 70, 64, 0) &&
-           one_sparse(rig, HT_F16, 1025, 75, 1);
+        if (ht_type_get((uint32_t)type) && !one_sparse(rig, (ht_type)type, 0, 300, 256, 0.3f, type % 3)) return false;
+    return one_sparse(rig, HT_Q4_0, 200, 2600, 96, 0.1f, 0) && one_sparse(rig, HT_Q8_0, 0, 70, 64, 0, 1) &&
+           one_sparse(rig, HT_F16, 255, 1025, 75, 1, 1) && one_sparse(rig, HT_Q4_1, 31, 40, 64, 0.5f, 2);
 }

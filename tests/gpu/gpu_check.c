@@ -159,8 +159,8 @@ static void time_matvec(session *s, ht_type type, int32_t rows, int32_t cols, in
     snprintf(name, sizeof name, "matvec %s%s %dx%d n=%d", planar ? "planar " : "", t->name, rows, cols, n);
     if (!chosen(s, name)) return;
     void *w = blank(s, bytes), *x = blank(s, (size_t)(x_bytes * n)), *y = blank(s, (size_t)rows * (size_t)n * 4);
-    ht_k_matvec k = {.type = type, .n_out = 1, .out = {{w, (int64_t)ht_row_bytes(t, cols), rows, NULL, y}}, .cols = cols,
-                     .n = n, .q8 = q8, .x = x, .x_bytes = x_bytes};
+    ht_k_matvec k = {.type = type, .n_out = 1, .out = {{w, (int64_t)ht_row_bytes(t, cols), rows, NULL, y}},
+                     .x = {.x = x, .bytes = x_bytes, .cols = cols, .n = n, .q8 = q8}};
     result *r = add(s, name);
     r->seconds = time_job(s, planar ? run_planar : run_matvec, &k);
     r->bytes = (double)bytes + (double)x_bytes * n + 4.0 * rows * n;
@@ -202,17 +202,21 @@ static void time_attention(session *s, ht_type type, int32_t heads, int32_t kv_h
     void **addresses = gpu_array(&s->rig, (size_t)pages * sizeof(void *));
     int32_t *table = gpu_array(&s->rig, (size_t)pages * 4), *where = gpu_array(&s->rig, 8);
     ht_k_group *group = gpu_array(&s->rig, sizeof *group);
-    float *q = gpu_floats(&s->rig, (size_t)heads * E, -1, 1), *state = gpu_array(&s->rig, (size_t)(heads * splits) * (E + 2) * 4);
+    float *q = gpu_floats(&s->rig, (size_t)heads * E, -1, 1), *state = gpu_array(&s->rig, (size_t)(heads * splits) * (E + 2) * 4),
+          *out = gpu_array(&s->rig, (size_t)heads * E * 4);
+    int32_t *arrived = gpu_array(&s->rig, (size_t)heads * 4);
     for (int32_t i = 0; i < pages; i++) addresses[i] = kv + (size_t)i * page, table[i] = i;
     where[1] = tokens - 1, *group = (ht_k_group){0, 1};
     gpu_push(&s->rig, addresses), gpu_push(&s->rig, table), gpu_push(&s->rig, where), gpu_push(&s->rig, group);
+    gpu_push(&s->rig, arrived);
     float *acc = gpu_twin(&s->rig, state), *max = acc + (size_t)(heads * splits) * E;
     ht_k_attend k = {
         .q = gpu_twin(&s->rig, q), .groups = gpu_twin(&s->rig, group), .n_groups = 1, .columns_per_group = 1,
         .heads = heads, .kv_heads = kv_heads, .head_dim = E, .scale = 0.1f, .splits = splits, .split_tiles = split_tiles,
         .pages = {(void *const *)gpu_twin(&s->rig, addresses), gpu_twin(&s->rig, table), pages, gpu_twin(&s->rig, where),
                   (int32_t *)gpu_twin(&s->rig, where) + 1, type, type, (int64_t)row, (int64_t)row, (int64_t)(page / 2)},
-        .max = max, .sum = max + heads * splits, .acc = acc,
+        .out = gpu_twin(&s->rig, out), .max = max, .sum = max + heads * splits, .acc = acc,
+        .arrived = gpu_twin(&s->rig, arrived),
     };
     result *r = add(s, name);
     r->seconds = time_job(s, run_attend, &k);

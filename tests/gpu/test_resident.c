@@ -1,15 +1,11 @@
 /* Full residence on the emulated GPU, end to end: the engine over the device backend and the device store, against the
  * same engine over the host's. Also what it takes of the device, and what happens when there is too little of it.
  */
+#include "tests/gpu/stack.h"
 #include "tests/support/data.h"
 #include "tests/support/harness.h"
 
 #include "core/base/memory.h"
-#include "core/engine/session.h"
-#include "cpu/host.h"
-#include "gpu/backend.h"
-#include "gpu/device_store.h"
-#include "offload/ram_store.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -18,90 +14,7 @@
 
 #define MODEL "models/kjv-relu-7m/kjv-relu-7m-q4.gguf"
 
-enum { CONTEXT = 128, SESSIONS = 3, COLUMNS = 40 };
-
-/* An engine on the host (gpu NULL) or on a device. */
-typedef struct stack {
-    ht_model *model;
-    ht_pool *pool;
-    ht_gpu *gpu; /* owned */
-    ht_ops_limits limits;
-    ht_backend *backend;
-    ht_store *store;
-    ht_engine *engine;
-} stack;
-
-typedef struct setup {
-    ht_act_mode act;
-    ht_type k_type, v_type;
-    bool plain;
-    int32_t chunk;
-} setup;
-
-static int stack_open(stack *s, const char *path, const setup *o, const ht_emu_options *emu, ht_error *err)
-{
-    *s = (stack){0};
-    int r = ht_model_open(&s->model, path, err);
-    if (r < 0) return r;
-    s->limits = (ht_ops_limits){.columns = COLUMNS, .sequences = SESSIONS, .context = CONTEXT, .act = o->act,
-                                .shape = s->model->shape};
-    int32_t pages = SESSIONS * (int32_t)ht_kv_pages_of(CONTEXT);
-    r = ht_kv_layout_init(&s->limits.kv, &s->limits.shape, o->k_type, o->v_type, err);
-    if (r >= 0 && emu) {
-        r = ht_device_emu_open(&s->gpu, emu, err);
-        if (r >= 0)
-            r = ht_gpu_backend_open(&s->backend, &(ht_gpu_backend_options){.limits = s->limits, .gpu = s->gpu,
-                                                                           .no_tensor_cores = o->plain}, err);
-        if (r >= 0)
-            r = ht_device_store_open(&s->store, &(ht_device_store_options){.model = s->model, .gpu = s->gpu,
-                                                                           .kv = s->limits.kv, .kv_pages = pages,
-                                                                           .quiet = true}, err);
-    } else if (r >= 0) {
-        r = ht_pool_open(&s->pool, &(ht_pool_options){.threads = 2}, err);
-        if (r >= 0)
-            r = ht_host_open(&s->backend, &(ht_host_options){.limits = s->limits, .pool = s->pool,
-                                                             .isa = ht_isa_detect()}, err);
-        if (r >= 0)
-            r = ht_ram_store_open(&s->store, &(ht_ram_store_options){.model = s->model, .kv = s->limits.kv,
-                                                                     .kv_pages = pages, .quiet = true}, NULL, err);
-    }
-    if (r >= 0)
-        r = ht_engine_open(&s->engine, &(ht_engine_options){s->backend, s->store, o->chunk ? o->chunk : COLUMNS}, err);
-    return r;
-}
-
-static void stack_close(stack *s)
-{
-    ht_engine_close(&s->engine);
-    if (s->store) s->store->ops->close(s->store);
-    if (s->backend) s->backend->ops->close(s->backend);
-    if (s->gpu) {
-        ht_device_memory memory;
-        s->gpu->device.ops->memory(&s->gpu->device, &memory);
-        cr_expect_eq(memory.used, 0, "%zu bytes of the device are still held", memory.used);
-        cr_expect_eq(memory.pinned, 0);
-        s->gpu->device.ops->close(&s->gpu->device);
-    }
-    ht_pool_close(&s->pool);
-    ht_model_close(&s->model);
-}
-
-static void must(int r, const ht_error *err) { cr_assert(r >= 0, "%s", err->text); }
-
-static void make_tokens(int32_t *out, int32_t n, int32_t n_vocab)
-{
-    for (int32_t i = 0; i < n; i++) out[i] = 3 + (i * 7919 + i * i * 31) % (n_vocab - 3);
-    out[0] = 1;
-}
-
-static ht_session *new_session(stack *s)
-{
-    ht_error err = {0};
-    ht_session *session;
-
-    must(ht_session_open(&session, s->engine, 0, 0, &err), &err);
-    return session;
-}
+enum { CONTEXT = STACK_CONTEXT, SESSIONS = STACK_SESSIONS };
 
 /* ||a - b|| / ||b|| */
 static double distance(const float *a, const float *b, int32_t n)
@@ -153,20 +66,20 @@ static void expect_close(const setup *o, const ht_emu_options *emu, double limit
 
 Test(resident, f32, .timeout = 120)
 {
-    expect_close(&(setup){HT_ACT_F32, HT_F32, HT_F32, false, 0}, &(ht_emu_options){0}, 1e-5);
+    expect_close(&(setup){HT_ACT_F32, HT_F32, HT_F32, false, 0, false, 0}, &(ht_emu_options){0}, 1e-5);
 }
 Test(resident, f32_f16_cache, .timeout = 120)
 {
-    expect_close(&(setup){HT_ACT_F32, HT_F16, HT_F16, false, 0}, &(ht_emu_options){.order = HT_EMU_REVERSE}, 1e-3);
+    expect_close(&(setup){HT_ACT_F32, HT_F16, HT_F16, false, 0, false, 0}, &(ht_emu_options){.order = HT_EMU_REVERSE}, 1e-3);
 }
 /* 8-bit activations flip where a value lies between two quants: two good paths differ by what such flips do. */
 Test(resident, q8, .timeout = 120)
 {
-    expect_close(&(setup){HT_ACT_Q8, HT_F16, HT_F16, false, 0}, &(ht_emu_options){.order = HT_EMU_SHUFFLED, .seed = 3}, 0.03);
+    expect_close(&(setup){HT_ACT_Q8, HT_F16, HT_F16, false, 0, false, 0}, &(ht_emu_options){.order = HT_EMU_SHUFFLED, .seed = 3}, 0.03);
 }
 Test(resident, q8_without_tensor_cores, .timeout = 120)
 {
-    expect_close(&(setup){HT_ACT_Q8, HT_Q8_0, HT_Q4_0, false, 0}, &(ht_emu_options){.capability = 75}, 0.06);
+    expect_close(&(setup){HT_ACT_Q8, HT_Q8_0, HT_Q4_0, false, 0, false, 0}, &(ht_emu_options){.capability = 75}, 0.06);
 }
 
 /* ---- the numeric contract -------------------------------------------------------------------------------- */
@@ -206,8 +119,8 @@ static void expect_same_bits(ht_act_mode act)
     static float alone[1 << 16], beside[1 << 16];
 
     if (!test_data(path, MODEL)) cr_skip_test("no " MODEL);
-    run_alone_or_not(path, &(setup){act, HT_F16, HT_F16, false, 0}, false, alone);
-    run_alone_or_not(path, &(setup){act, HT_F16, HT_F16, false, 21}, true, beside);
+    run_alone_or_not(path, &(setup){act, HT_F16, HT_F16, false, 0, false, 0}, false, alone);
+    run_alone_or_not(path, &(setup){act, HT_F16, HT_F16, false, 21, false, 0}, true, beside);
     cr_assert(distance(beside, alone, 1000) == 0, "bits depend on the company or the chunks");
     cr_assert(memcmp(alone, beside, 1000 * sizeof(float)) == 0);
 }
@@ -224,7 +137,7 @@ Test(resident, takes_what_was_planned, .timeout = 60)
     ht_error err = {0};
     ht_device_store_plan plan;
     ht_device_memory memory;
-    const setup o = {HT_ACT_Q8, HT_F16, HT_F16, false, 0};
+    const setup o = {HT_ACT_Q8, HT_F16, HT_F16, false, 0, false, 0};
 
     if (!test_data(path, MODEL)) cr_skip_test("no " MODEL);
     must(stack_open(&s, path, &o, &(ht_emu_options){0}, &err), &err);
@@ -242,7 +155,7 @@ Test(resident, too_little_memory_says_what_would_fit, .timeout = 60)
     char path[TEST_PATH_MAX];
     ht_error err = {0};
     stack s;
-    const setup o = {HT_ACT_Q8, HT_F16, HT_F16, false, 0};
+    const setup o = {HT_ACT_Q8, HT_F16, HT_F16, false, 0, false, 0};
 
     if (!test_data(path, MODEL)) cr_skip_test("no " MODEL);
     must(stack_open(&s, path, &o, &(ht_emu_options){0}, &err), &err);
@@ -269,7 +182,7 @@ Test(resident, too_little_memory_says_what_would_fit, .timeout = 60)
 Test(resident, every_device_allocation_may_fail, .timeout = 120)
 {
     char path[TEST_PATH_MAX];
-    const setup o = {HT_ACT_Q8, HT_F16, HT_F16, false, 0};
+    const setup o = {HT_ACT_Q8, HT_F16, HT_F16, false, 0, false, 0};
     int64_t n = 0;
 
     if (!test_data(path, MODEL)) cr_skip_test("no " MODEL);
@@ -289,7 +202,7 @@ Test(resident, every_device_allocation_may_fail, .timeout = 120)
 static void fail_midway(const ht_emu_faults *faults, const char *expected)
 {
     char path[TEST_PATH_MAX];
-    const setup o = {HT_ACT_Q8, HT_F16, HT_F16, false, 0};
+    const setup o = {HT_ACT_Q8, HT_F16, HT_F16, false, 0, false, 0};
     stack s;
     ht_error err = {0};
     int32_t tokens[30];
@@ -312,45 +225,13 @@ Test(resident, a_failed_launch_is_told, .timeout = 60) { fail_midway(&(ht_emu_fa
 Test(resident, a_failed_copy_is_told, .timeout = 60) { fail_midway(&(ht_emu_faults){.copy = 1}, "copy"); }
 Test(resident, a_lost_device_is_told, .timeout = 60) { fail_midway(&(ht_emu_faults){.lost = 30}, "lost"); }
 
-/* ---- launches -------------------------------------------------------------------------------------------- */
-
-/* Decode of a dense layer: nine launches, ten where V is of another type than Q and K; embedding, angles and output
- * besides. */
-Test(resident, few_launches_a_layer, .timeout = 60)
-{
-    char path[TEST_PATH_MAX];
-    const setup o = {HT_ACT_Q8, HT_F16, HT_F16, false, 0};
-    stack s;
-    ht_error err = {0};
-    int32_t tokens[3];
-
-    if (!test_data(path, MODEL)) cr_skip_test("no " MODEL);
-    must(stack_open(&s, path, &o, &(ht_emu_options){0}, &err), &err);
-    make_tokens(tokens, 3, s.limits.shape.n_vocab);
-    ht_session *session = new_session(&s);
-    must(ht_session_sync(&(ht_prompt){session, tokens, 2}, 1, &err), &err);
-    int64_t before = ht_device_emu_launches(s.gpu);
-    must(ht_session_decode(&session, &tokens[2], 1, &err), &err);
-    int64_t launches = ht_device_emu_launches(s.gpu) - before, layers = s.limits.shape.n_layers;
-    cr_expect(launches <= 10 * layers + 5, "%lld launches for %lld layers", (long long)launches, (long long)layers);
-    ht_session_close(&session);
-    stack_close(&s);
-}
+/* ---- dispatch -------------------------------------------------------------------------------------------- */
 
 /* Prompts go to the tensor cores where there are any, and to the plain product where not. */
-static int64_t count_spans(ht_gpu *gpu, const char *part)
-{
-    int64_t n, found = 0;
-    const ht_emu_span *spans = ht_device_emu_trace(gpu, &n);
-
-    for (int64_t i = 0; i < n; i++) found += strstr(spans[i].name, part) != NULL;
-    return found;
-}
-
 static void expect_products(int32_t capability, ht_act_mode act, bool tensor)
 {
     char path[TEST_PATH_MAX];
-    const setup o = {act, HT_F16, HT_F16, false, 0};
+    const setup o = {act, HT_F16, HT_F16, false, 0, false, 0};
     stack s;
     ht_error err = {0};
     int32_t tokens[8];

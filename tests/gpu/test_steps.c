@@ -1,0 +1,132 @@
+/* Steps on the emulated GPU with small synthetic models, quick enough for every sanitizer: how many launches a layer
+ * takes, graphs, failures of every call, bits that depend on nothing else. */
+#include "tests/gpu/stack.h"
+#include "tests/support/data.h"
+#include "tests/support/harness.h"
+
+#include "core/base/memory.h"
+#include "core/model/synth.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static char folder[TEST_PATH_MAX], model[TEST_PATH_MAX + 32];
+
+enum { LAYERS = 2, V = 300 };
+
+/* A model of two layers; q4_k_m gives V of the second another type than Q and K. */
+static void make_model(const char *type)
+{
+    ht_error err = {0};
+    const ht_synth_options o = {.shape = "tiny", .n_layers = LAYERS, .n_embd = 256, .n_ff = 256, .n_heads = 4,
+                                .n_kv_heads = 2, .head_dim = 64, .n_vocab = V, .n_context = 2048, .type = type,
+                                .seed = 5, .quiet = true, .threads = 1};
+
+    test_temp_dir(folder);
+    snprintf(model, sizeof model, "%s/model.gguf", folder);
+    must(ht_synth(model, &o, &err), &err);
+}
+static void drop_model(void) { test_temp_remove(folder); }
+
+static const setup q8 = {HT_ACT_Q8, HT_F16, HT_F16, false, 0, false, 0};
+
+/* ---- launches -------------------------------------------------------------------------------------------- */
+
+/* Decode of a dense layer, by the trace: six launches, seven where V is of another type than Q and K (design: at most
+ * seven). Embedding, angles, the choice of columns and the output come once. */
+static void expect_launches(const char *type, int32_t sessions, const char *const *order, int64_t n_order)
+{
+    stack s;
+    ht_error err = {0};
+    ht_session *list[STACK_SESSIONS];
+    int32_t next[STACK_SESSIONS] = {5, 6, 7};
+    int64_t n;
+
+    make_model(type);
+    must(stack_open(&s, model, &q8, &(ht_emu_options){.trace = 400}, &err), &err);
+    for (int32_t i = 0; i < sessions; i++) {
+        list[i] = new_session(&s);
+        must(ht_session_sync(&(ht_prompt){list[i], (int32_t[]){1, 4, 9}, 3}, 1, &err), &err);
+    }
+    ht_device_emu_trace_clear(s.gpu);
+    int64_t before = ht_device_emu_launches(s.gpu);
+    must(ht_session_decode(list, next, sessions, &err), &err);
+    cr_expect_eq(ht_device_emu_launches(s.gpu) - before, n_order, "%s: %lld launches", type,
+                 (long long)(ht_device_emu_launches(s.gpu) - before));
+    const ht_emu_span *spans = ht_device_emu_trace(s.gpu, &n);
+    int64_t at = 0;
+    for (int64_t i = 0; i < n; i++) {
+        if (strstr(spans[i].name, "copy")) continue;
+        if (at < n_order) cr_expect(strstr(spans[i].name, order[at]) != NULL, "launch %lld is %s, expected %s", (long long)at,
+                                    spans[i].name, order[at]);
+        at++;
+    }
+    for (int32_t i = 0; i < sessions; i++) ht_session_close(&list[i]);
+    stack_close(&s);
+    drop_model();
+}
+
+Test(steps, six_launches_a_layer, .timeout = 60)
+{
+    static const char *const order[] = {"embed", "matvec", "angles", "rope_append", "attend", "matvec", "glu", "matvec",
+                                        "matvec", "rope_append", "attend", "matvec", "glu", "matvec", "gather", "matvec"};
+    expect_launches("q4_0", 1, order, 16);
+    expect_launches("q4_0", 3, order, 16);
+}
+Test(steps, seven_where_types_differ, .timeout = 60)
+{
+    static const char *const order[] = {"embed", "matvec", "angles", "rope_append", "attend", "matvec", "glu", "matvec",
+                                        "matvec", "matvec", "rope_append", "attend", "matvec", "glu", "matvec", "gather",
+                                        "matvec"};
+    expect_launches("q4_k_m", 1, order, 17);
+}
+
+/* ---- graphs ---------------------------------------------------------------------------------------------- */
+
+enum { LONG = 300, STEPS = 8 };
+
+/* Logits of STEPS decode steps after a prompt of n tokens; with two sessions in odd steps if `pairs`. */
+static int64_t decode_steps(const setup *o, int32_t n, bool pairs, float *out)
+{
+    stack s;
+    ht_error err = {0};
+    int32_t tokens[LONG + STEPS];
+    ht_session *two[2];
+
+    must(stack_open(&s, model, o, &(ht_emu_options){0}, &err), &err);
+    make_tokens(tokens, LONG + STEPS, V);
+    for (int i = 0; i < 2; i++) {
+        two[i] = new_session(&s);
+        must(ht_session_sync(&(ht_prompt){two[i], tokens, i ? 5 : n}, 1, &err), &err);
+    }
+    for (int32_t i = 0; i < STEPS; i++) {
+        const int32_t next[2] = {tokens[n + i], tokens[i]};
+        must(ht_session_decode(two, next, pairs && i % 2 ? 2 : 1, &err), &err);
+        memcpy(out + i * V, two[0]->logits, V * sizeof *out);
+    }
+    int64_t graphs = ht_device_emu_graphs(s.gpu);
+    cr_expect_eq(ht_guard_violations(), 0);
+    for (int i = 0; i < 2; i++) ht_session_close(&two[i]);
+    stack_close(&s);
+    return graphs;
+}
+
+/* The same bits with graphs and without, where the number of splits changes on the way (a split is 256 tokens), and
+ * alone or not; a kind of step is replayed from its third time on. */
+Test(steps, graphs_give_the_same_bits, .timeout = 120)
+{
+    static float with[STEPS * V], without[STEPS * V], beside[STEPS * V];
+    setup graphs = q8, plain = q8;
+
+    make_model("q4_0");
+    graphs.context = plain.context = 1100;
+    plain.no_graphs = true;
+    int64_t n = decode_steps(&graphs, 252, false, with);
+    cr_expect_eq(n, STEPS - 2, "%lld graphs: one split for 256 tokens, then two", (long long)n);
+    cr_expect_eq(decode_steps(&plain, 252, false, without), 0);
+    cr_expect(!memcmp(with, without, sizeof with), "a graph gives other bits");
+    cr_expect_eq(decode_steps(&graphs, 252, true, beside), STEPS - 4, "four kinds: one or two columns, one or two splits");
+    cr_expect(!memcmp(with, beside, sizeof with), "bits depend on the company");
+    drop_model();
+}
