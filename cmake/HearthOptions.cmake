@@ -34,7 +34,8 @@ if(HEARTH_FUZZ)
   endif()
 endif()
 if(HEARTH_SANITIZE)
-  target_compile_options(hearth_options INTERFACE ${sanitize} -O1 -g)
+  # Following variables through instrumented, unrolled kernels takes gcc longer than compiling them.
+  target_compile_options(hearth_options INTERFACE ${sanitize} -O1 -g $<$<C_COMPILER_ID:GNU>:-fno-var-tracking>)
   target_link_options(hearth_options INTERFACE ${sanitize})
 endif()
 
