@@ -74,7 +74,7 @@ void cli_help_completion(const cli_command *const *commands);  /* bash */
 
 /* ---- the commands ------------------------------------------------------------------------------------------- */
 
-extern const cli_command cli_command_run, cli_command_bench, cli_command_eval, cli_command_inspect,
+extern const cli_command cli_command_run, cli_command_batch, cli_command_bench, cli_command_eval, cli_command_inspect,
     cli_command_synth, cli_command_tokenize;
 /* All of them, ended by NULL. */
 extern const cli_command *const cli_commands[];

@@ -5,7 +5,7 @@
 #include <string.h>
 
 const cli_command *const cli_commands[] = {
-    &cli_command_run, &cli_command_bench, &cli_command_eval, &cli_command_inspect, &cli_command_synth,
+    &cli_command_run, &cli_command_batch, &cli_command_bench, &cli_command_eval, &cli_command_inspect, &cli_command_synth,
     &cli_command_tokenize, NULL,
 };
 
