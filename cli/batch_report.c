@@ -14,7 +14,8 @@ static double rate(int64_t amount, double seconds) { return seconds > 0 ? (doubl
 static const char *time_text(double seconds, char out[32])
 {
     long long s = (long long)(seconds + 0.5);
-    if (s < 60) snprintf(out, 32, "%lld s", s);
+    if (seconds < 10) snprintf(out, 32, "%.1f s", seconds);
+    else if (s < 60) snprintf(out, 32, "%lld s", s);
     else if (s < 3600) snprintf(out, 32, "%lld min %02lld s", s / 60, s % 60);
     else snprintf(out, 32, "%lld h %02lld min", s / 3600, s / 60 % 60);
     return out;

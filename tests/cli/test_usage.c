@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char *const commands[] = {"run", "bench", "eval", "inspect", "synth", "tokenize"};
+static const char *const commands[] = {"run", "batch", "bench", "eval", "inspect", "synth", "tokenize"};
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 
 Test(usage, overview_lists_every_command)
@@ -90,6 +90,14 @@ Test(usage, wrong_arguments_are_named)
         {{"run", "--repeat-last-n", "-2"}, {"--repeat-last-n", "-2"}},
         {{"run", "-m", "m", "-p", "x", "extra"}, {"'extra'"}},
         {{"run", "-m", "m", "-p", "x", "-fy"}, {"--prompt", "--file"}},
+        {{"batch", "-o", "x", "-m", "m"}, {"--input"}},
+        {{"batch", "-i", "x", "-m", "m"}, {"--output"}},
+        {{"batch", "-i", "x", "-o", "y"}, {"--model"}},
+        {{"batch", "-i", "x", "-o", "y", "-m", "m", "--shard=0/4"}, {"--shard", "'0/4'"}},
+        {{"batch", "-i", "x", "-o", "y", "-m", "m", "--shard=5/4"}, {"--shard", "'5/4'"}},
+        {{"batch", "-i", "x", "-o", "y", "-m", "m", "-np0"}, {"--parallel", "0"}},
+        {{"batch", "-i", "x", "-o", "y", "-m", "m", "-n0"}, {"--n-predict", "0"}},
+        {{"batch", "--format", "xml"}, {"--format", "'xml'"}},
         {{"bench"}, {"--model"}},
         {{"bench", "-r", "0"}, {"--repetitions", "0"}},
         {{"bench", "-m", "m", "-p0", "-n0"}, {"-p 0"}},

@@ -117,6 +117,30 @@ void spawned_free(spawned *s)
     *s = (spawned){0};
 }
 
+int hearth_start(const char *const *arguments, const char *err)
+{
+    char *argv[MAX_ARGUMENTS], *envp[MAX_ENVIRONMENT];
+    const char *path = program();
+    if (!path) return -1;
+    make_arguments(argv, arguments);
+    make_environment(envp, NULL);
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+    posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
+    posix_spawn_file_actions_addopen(&actions, 2, err ? err : "/dev/null", O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    pid_t pid;
+    int failed = posix_spawn(&pid, path, &actions, NULL, argv, envp);
+    posix_spawn_file_actions_destroy(&actions);
+    return failed ? -1 : pid;
+}
+
+int hearth_wait(int pid)
+{
+    int status;
+    return waitpid(pid, &status, 0) == pid ? exit_code(status) : -1;
+}
+
 /* ---- terminal ------------------------------------------------------------------------------------------------- */
 
 bool terminal_is_there(void)

@@ -19,6 +19,12 @@ void spawned_free(spawned *s);
 /* test_hearth(input, "run", "-m", path): input NULL is an empty stdin. */
 #define test_hearth(input, ...) test_hearth_full((const char *const[]){__VA_ARGS__, NULL}, (input), NULL)
 
+/* Starts it without waiting: no stdin, stdout goes nowhere, stderr into the file `err` (NULL: nowhere). The process id,
+ * or -1. */
+int hearth_start(const char *const *arguments, const char *err);
+/* Waits for its end: the exit code, as in spawned. */
+int hearth_wait(int pid);
+
 /* Whether this system gives out pseudo-terminals: a bare chroot without /dev/pts does not. */
 bool terminal_is_there(void);
 /* A hearth with a pseudo-terminal as its stdin and stderr; stdout too. */
