@@ -16,6 +16,7 @@
 #include "core/model/chat.h"
 #include "core/model/inspect.h"
 #include "core/model/model.h"
+#include "core/model/safetensors.h"
 #include "core/model/synth.h"
 #include "core/model/tokenizer.h"
 #include "cpu/bench.h"
@@ -203,6 +204,15 @@ static int open_compute(hearth_engine *e, const settings *s, ht_error *err)
     return r;
 }
 
+static int open_tokenizer(hearth_engine *e, const char *path, ht_error *err)
+{
+    if (!e->model->folder) return ht_tokenizer_from_gguf(&e->vocab.tokenizer, &e->model->gguf, err);
+    int r = ht_tokenizer_from_hf(&e->vocab.tokenizer, path, err);
+    int32_t n = r < 0 ? 0 : ht_tokenizer_size(e->vocab.tokenizer), rows = e->model->shape.n_vocab;
+    if (r >= 0 && n > rows) r = ht_fail(err, -EINVAL, "the tokenizer has %d tokens, the embedding %d rows", n, rows);
+    return r < 0 ? ht_error_prefix(err, "%s", path) : r;
+}
+
 static int open_engine(hearth_engine *e, const hearth_options *options, ht_error *err)
 {
     settings s = {0};
@@ -211,7 +221,8 @@ static int open_engine(hearth_engine *e, const hearth_options *options, ht_error
     int r = read_names(&s, options, err);
     if (r >= 0) r = ht_model_open(&e->model, options->model, err);
     if (r >= 0) r = read_numbers(&s, options, &e->model->shape, err);
-    if (r >= 0) r = ht_tokenizer_from_gguf(&e->vocab.tokenizer, &e->model->gguf, err);
+    if (r >= 0) ht_model_fit_context(e->model, s.context);
+    if (r >= 0) r = open_tokenizer(e, options->model, err);
     if (r < 0) return r;
     e->isa = s.isa;
     e->sessions = ht_alloc((size_t)s.sessions, sizeof(*e->sessions));
@@ -314,8 +325,12 @@ int hearth_vocab_open(hearth_vocab **out, const char *path, hearth_error *error)
     hearth_vocab *v = ht_calloc(1, sizeof(*v));
 
     *out = NULL;
-    int r = v ? ht_gguf_open(&gguf, path, &err) : ht_fail(&err, -ENOMEM, "out of memory for a vocabulary");
-    if (r >= 0) {
+    bool folder = ht_is_folder(path);
+    int r = !v       ? ht_fail(&err, -ENOMEM, "out of memory for a vocabulary")
+            : folder ? ht_tokenizer_from_hf(&v->tokenizer, path, &err)
+                     : ht_gguf_open(&gguf, path, &err);
+    if (folder && r < 0) ht_error_prefix(&err, "%s", path);
+    if (r >= 0 && !folder) {
         r = ht_tokenizer_from_gguf(&v->tokenizer, &gguf, &err);
         ht_gguf_close(&gguf);
         if (r < 0) ht_error_prefix(&err, "%s", path);

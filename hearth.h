@@ -51,7 +51,7 @@ typedef struct hearth_error {
 /* ---- engine --------------------------------------------------------------------------------------------- */
 
 typedef struct hearth_options {
-    const char *model;       /* path of a GGUF file (any part of a split one) */
+    const char *model;       /* path of a GGUF file (any part of a split one), or of a Hugging Face folder */
     int32_t threads;         /* 0: all cores this process may use */
     int32_t context;         /* most tokens of a session; 0: the model's own, at most 4096 */
     int32_t sessions;        /* sessions that exist at once; 0: 1 */
@@ -87,7 +87,7 @@ HEARTH_API const hearth_vocab *hearth_engine_vocab(const hearth_engine *engine);
 
 enum { HEARTH_BOS = 1 /* add BOS if the model wants one */, HEARTH_SPECIAL = 2 /* control tokens in the text count */ };
 
-/* A vocabulary alone: a GGUF without weights is enough. */
+/* A vocabulary alone: a GGUF without weights is enough, or a folder with tokenizer.json or tokenizer.model. */
 HEARTH_API int hearth_vocab_open(hearth_vocab **out, const char *path, hearth_error *error);
 HEARTH_API void hearth_vocab_close(hearth_vocab **vocab);
 /* Appends at most `capacity` ids, returns how many there are, or a negative error. */

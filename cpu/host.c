@@ -108,6 +108,29 @@ static void host_embed(ht_backend *b, const ht_matrix *table, float scale, float
     ht_pool_for(h->pool, h->step.n, 16, embed_range, &job);
 }
 
+typedef struct add_norm_job { ht_host *h; const ht_add_norm_args *a; } add_norm_job;
+
+static void add_norm_range(void *context, int64_t begin, int64_t end, int thread)
+{
+    const add_norm_job *j = context;
+    const ht_norm *norm = &j->a->norm;
+    int64_t d = j->h->base.limits.shape.n_embd;
+
+    (void)thread;
+    for (int64_t c = begin; c < end; c++) {
+        float *x = j->a->x + c * d, *y = j->h->normed + c * d;
+        j->h->kernels.rms_norm(y, j->a->y + c * d, norm->gain, norm->eps, d);
+        for (int64_t i = 0; i < d; i++) x[i] += y[i];
+    }
+}
+
+static void host_add_norm(ht_backend *b, const ht_add_norm_args *a)
+{
+    ht_host *h = host_of(b);
+
+    ht_pool_for(h->pool, h->step.n, 16, add_norm_range, &(add_norm_job){h, a});
+}
+
 static void host_select(ht_backend *b, float *dst, const float *src, const int32_t *columns, int32_t m)
 {
     ht_host *h = host_of(b);
@@ -155,6 +178,7 @@ static const ht_ops host_ops = {
     .rope_append = ht_host_rope_append,
     .attention = ht_host_attention,
     .add_project = ht_host_add_project,
+    .add_norm = host_add_norm,
     .ffn = ht_host_ffn,
     .select = host_select,
     .close = host_close,

@@ -53,6 +53,13 @@ static bool see_tile(const ht_host *h, const ht_attention_args *a, const rows *r
     return *from < *to;
 }
 
+/* Scores of a tile, scaled and capped: the softmax then gets a scale of 1. */
+static void cap_scores(const ht_attention_args *a, const rows *r, int32_t from, int32_t to, float *s)
+{
+    for (int32_t i = 0; i < r->m; i++)
+        for (int32_t t = from; t < to; t++) s[i * HT_KV_TILE + t] = ht_softcapf(a->scale * s[i * HT_KV_TILE + t], a->softcap);
+}
+
 /* Tiles [begin, end) of a sequence, in order. */
 static void attend_tiles(const ht_host *h, const ht_attention_args *a, const rows *r, int32_t g, const int32_t *pages,
                          int32_t begin, int32_t end, ht_host_scratch *s)
@@ -69,7 +76,9 @@ static void attend_tiles(const ht_host *h, const ht_attention_args *a, const row
         const char *kt = page + (size_t)g * k_bytes, *vt = page + kv->v_offset + (size_t)g * v_bytes;
         const char *next = tile + 1 < end ? (const char *)a->page[pages[tile + 1]] + (size_t)g * k_bytes : NULL;
         k->attend_scores[kv->k_type](s->s, r->q, e, r->m, kt, kv->k_row_bytes, e, from, to, vt, v_bytes);
-        k->attend_softmax(s->s, r->m, a->scale, s->first, s->limit, r->max, r->sum, s->carry);
+        bool capped = a->softcap > 0.0f;
+        if (capped) cap_scores(a, r, from, to, s->s);
+        k->attend_softmax(s->s, r->m, capped ? 1.0f : a->scale, s->first, s->limit, r->max, r->sum, s->carry);
         k->attend_mix[kv->v_type](r->acc, e, s->s, s->carry, r->m, vt, kv->v_row_bytes, e, from, to, next, k_bytes);
     }
 }

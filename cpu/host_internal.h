@@ -46,6 +46,7 @@ typedef struct ht_host {
     /* RoPE: divisors as last seen, and angles of the step's columns, made when first needed. */
     int32_t rope_pairs;         /* dims / 2 */
     bool rope_frequencies_known, rope_divided, rope_angles_known;
+    float rope_local_base;      /* > 0: the frequencies are those of a local layer */
     float *rope_divisors;       /* (pairs) */
     double *rope_frequencies;   /* (pairs): angle per position */
     float *rope_angles;         /* (columns, pairs, 2): cos, sin */

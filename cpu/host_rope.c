@@ -24,6 +24,11 @@ static void find_frequencies(ht_host *h)
     double factor = r->scaling == HT_ROPE_NONE || r->factor <= 0.0f ? 1.0 : r->factor, low = 0.0, high = 0.0;
     bool yarn = r->scaling == HT_ROPE_YARN && r->ext_factor != 0.0f;
 
+    if (h->rope_local_base > 0.0f) {
+        h->rope_magnitude = 1.0;
+        for (int32_t i = 0; i < h->rope_pairs; i++) h->rope_frequencies[i] = pow(h->rope_local_base, -2.0 * i / r->dims);
+        return;
+    }
     h->rope_magnitude = r->attn_factor > 0.0f ? r->attn_factor : 1.0;
     if (yarn) {
         low = fmax(0.0, floor(yarn_pair(r, r->beta_fast)));
@@ -36,8 +41,6 @@ static void find_frequencies(ht_host *h)
         double kept = yarn ? r->ext_factor * (1.0 - fmin(1.0, fmax(0.0, (i - low) / fmax(0.001, high - low)))) : 0.0;
         h->rope_frequencies[i] = f / factor * (1.0 - kept) + f * kept;
     }
-    h->rope_frequencies_known = true;
-    h->rope_angles_known = false;
 }
 
 static void angles_range(void *context, int64_t begin, int64_t end, int thread)
@@ -55,16 +58,21 @@ static void angles_range(void *context, int64_t begin, int64_t end, int thread)
     }
 }
 
-/* The divisors belong to a lease, so they are compared by content. All layers of the known models share them. */
-static void find_angles(ht_host *h, const float *divisors)
+/* The divisors belong to a lease, so they are compared by content. All layers share them and the angles, but for
+ * models whose layers with a window turn by another base: there they are found anew at each change. */
+static void find_angles(ht_host *h, const float *divisors, float local_base)
 {
     size_t bytes = (size_t)h->rope_pairs * sizeof(float);
 
-    if (!h->rope_frequencies_known || h->rope_divided != (divisors != NULL) ||
+    if (local_base > 0.0f) divisors = NULL;
+    if (!h->rope_frequencies_known || h->rope_local_base != local_base || h->rope_divided != (divisors != NULL) ||
         (divisors && memcmp(divisors, h->rope_divisors, bytes) != 0)) {
         h->rope_divided = divisors != NULL;
         if (divisors) memcpy(h->rope_divisors, divisors, bytes);
+        h->rope_local_base = local_base;
         find_frequencies(h);
+        h->rope_frequencies_known = true;
+        h->rope_angles_known = false;
     }
     if (h->rope_angles_known) return;
     ht_pool_for(h->pool, h->step.n, SERIAL_COLUMNS, angles_range, h);
@@ -116,6 +124,6 @@ void ht_host_rope_append(ht_backend *b, const ht_rope_append_args *a)
     ht_host *h = host_of(b);
     append_job j = {h, a};
 
-    find_angles(h, a->freqs);
+    find_angles(h, a->freqs, a->local_base);
     ht_pool_for(h->pool, h->step.n, SERIAL_COLUMNS, append_range, &j);
 }

@@ -339,6 +339,9 @@ static int check_limits(const ht_ops_limits *l, ht_error *err)
 
     if (s->head_dim > HT_K_MAX_HEAD)
         return ht_fail(err, -ENOTSUP, "heads of %d elements; the GPU kernels hold %d", s->head_dim, HT_K_MAX_HEAD);
+    if (s->attn_softcap > 0.0f || s->rope_local_base > 0.0f)
+        return ht_fail(err, -ENOTSUP, "the GPU has no %s (gemma-2, gemma-3) yet",
+                       s->attn_softcap > 0.0f ? "capped attention scores" : "RoPE of its own for layers with a window");
     if (s->n_kv_heads < 1 || s->n_heads % s->n_kv_heads)
         return ht_fail(err, -EINVAL, "%d heads cannot share %d KV heads", s->n_heads, s->n_kv_heads);
     if (!cache_type_known(l->kv.k_type) || !cache_type_known(l->kv.v_type))

@@ -159,7 +159,7 @@ static int upload_vector(device_store *s, int32_t tensor, ht_error *err)
     }
     r = ht_file_read(&s->model->dir->files[t->file], t->offset, stored, t->bytes, err);
     if (r < 0) goto done;
-    ht_type_get(t->type)->dequantize(stored, v, n);
+    ht_tensor_expand(t, stored, v);
     r = s->device->alloc(&s->gpu->device, (size_t)n * sizeof *v, t->name, &device, err);
     if (r < 0) goto done;
     s->vector[tensor] = device;

@@ -13,6 +13,7 @@ typedef struct ram_store {
     ht_store base;                       /* first */
     const ht_model *model;               /* borrowed */
     ht_loaded loaded;
+    void **copies;                       /* [n_tensors]: matrices that were not aligned, owned */
     float **vectors;                     /* [n_tensors]: F32 copies of small tensors, owned; NULL: not a vector */
     ht_resident views;
     uint8_t *kv;                         /* [n_layers][kv_pages][page_bytes] */
@@ -24,11 +25,26 @@ typedef struct ram_store {
 static int copy_vector(ram_store *s, int32_t tensor, ht_error *err)
 {
     const ht_tensor_info *t = &s->model->dir->tensors[tensor];
-    int64_t n = t->dim[0] * t->dim[1] * t->dim[2] * t->dim[3];
+    int64_t n = ht_tensor_elements(t);
 
     s->vectors[tensor] = ht_alloc_aligned((size_t)n * sizeof **s->vectors, 64);
     if (!s->vectors[tensor]) return ht_fail(err, -ENOMEM, "%s: out of memory", t->name);
-    ht_type_get(t->type)->dequantize(ht_loaded_tensor(&s->loaded, t), s->vectors[tensor], n);
+    ht_tensor_expand(t, ht_loaded_tensor(&s->loaded, t), s->vectors[tensor]);
+    return 0;
+}
+
+/* Where a matrix is: kernels want it at the alignment of its elements. A GGUF has that, and safetensors as good as
+ * always; what has not is copied. */
+static int place_matrix(ram_store *s, int32_t tensor, const void **out, ht_error *err)
+{
+    const ht_tensor_info *t = &s->model->dir->tensors[tensor];
+    size_t align = t->type == HT_F32 ? 4 : 2;
+
+    *out = ht_loaded_tensor(&s->loaded, t);
+    if ((uintptr_t)*out % align == 0) return 0;
+    s->copies[tensor] = ht_alloc_pages(t->bytes);
+    if (!s->copies[tensor]) return ht_fail(err, -ENOMEM, "%s: out of memory for an aligned copy", t->name);
+    *out = memcpy(s->copies[tensor], *out, t->bytes);
     return 0;
 }
 
@@ -42,8 +58,8 @@ static int build_views(ram_store *s, ht_error *err)
 
     if (r >= 0) ht_resident_mark(s->model, use);
     for (int32_t i = 0; i < dir->n_tensors && r >= 0; i++) {
-        if (use[i]) matrix[i] = ht_loaded_tensor(&s->loaded, &dir->tensors[i]);
-        if (use[i] & HT_USED_AS_VECTOR) r = copy_vector(s, i, err);
+        if (use[i] & HT_USED_AS_MATRIX) r = place_matrix(s, i, &matrix[i], err);
+        if (r >= 0 && use[i] & HT_USED_AS_VECTOR) r = copy_vector(s, i, err);
     }
     if (r >= 0)
         r = ht_resident_open(&s->views, s->model,
@@ -112,9 +128,12 @@ static void ram_close(ht_store *store)
 {
     ram_store *s = (ram_store *)store;
     if (!s) return;
-    if (s->vectors)
-        for (int32_t i = 0; i < s->model->dir->n_tensors; i++) ht_free(s->vectors[i]);
+    for (int32_t i = 0; i < s->model->dir->n_tensors; i++) {
+        if (s->vectors) ht_free(s->vectors[i]);
+        if (s->copies && s->copies[i]) ht_free_pages(s->copies[i], s->model->dir->tensors[i].bytes);
+    }
     ht_free(s->vectors);
+    ht_free(s->copies);
     ht_resident_close(&s->views);
     ht_free(s->page);
     ht_free_pages(s->kv, s->kv_bytes);
@@ -143,7 +162,8 @@ int ht_ram_store_open(ht_store **out, const ht_ram_store_options *options, ht_lo
     s->base = (ht_store){.ops = &ram_ops, .kv = options->kv, .kv_pages = options->kv_pages};
     s->model = m;
     s->vectors = ht_calloc((size_t)m->dir->n_tensors, sizeof *s->vectors);
-    if (!s->vectors) {
+    s->copies = ht_calloc((size_t)m->dir->n_tensors, sizeof *s->copies);
+    if (!s->vectors || !s->copies) {
         ht_fail(err, result, "out of memory opening the store of %s", m->name);
         goto fail;
     }

@@ -112,4 +112,25 @@ static HT_HD inline float ht_geluf(float x)
     return x < 0.0f ? e : x - e;
 }
 
+/* cap tanh(x / cap): tanh z = m / (m + 2), m = exp(2 z) - 1 = 2^k (exp(r) - 1) + (2^k - 1), which does not cancel
+ * around 0. Multiplications and additions apart, so that a plain loop over it is vectorised without FMA too. */
+static HT_HD inline float ht_softcapf(float x, float cap)
+{
+    union { float f; uint32_t u; } k, s;
+    float z = x / cap * 2.0f;
+
+    z = z < -18.0f ? -18.0f : z > 18.0f ? 18.0f : z; /* tanh is 1 there */
+    k.f = z * HT_EXP_LOG2E + HT_EXP_MAGIC;
+    float n = k.f - HT_EXP_MAGIC;
+    float r = (z - n * HT_EXP_LN2_HIGH) - n * HT_EXP_LN2_LOW;
+    float q = r * HT_EXP_P4 + HT_EXP_P3;
+    q = q * r + HT_EXP_P2;
+    q = q * r + HT_EXP_P1;
+    q = q * r + HT_EXP_P0;
+    q = q * (r * r) + r;
+    s.u = (k.u << 23) + 0x3f800000u; /* 2^k */
+    float m = s.f * q + (s.f - 1.0f);
+    return cap * (m / (m + 2.0f));
+}
+
 #endif

@@ -2,6 +2,7 @@
 #include "core/engine/forward.h"
 
 #include "core/base/arith.h"
+#include "core/base/math.h"
 #include "core/base/memory.h"
 
 #include <math.h>
@@ -9,7 +10,7 @@
 
 /* ---- open and close ------------------------------------------------------------------------------------- */
 
-enum { N_BUFFERS = 8 };
+enum { N_BUFFERS = 9 };
 typedef struct buffer { float **at; int64_t columns, width; } buffer;
 
 static int32_t logit_columns(const ht_ops_limits *lim)
@@ -22,10 +23,11 @@ static void list_buffers(ht_forward *f, const ht_ops_limits *lim, buffer out[N_B
 {
     const ht_shape *s = &lim->shape;
     int64_t n = lim->columns, m = logit_columns(lim), he = (int64_t)s->n_heads * s->head_dim,
-            ge = (int64_t)s->n_kv_heads * s->head_dim;
+            ge = (int64_t)s->n_kv_heads * s->head_dim, wide = s->post_norms ? ht_max_i64(he, s->n_embd) : he;
     const buffer list[N_BUFFERS] = {
-        {&f->x, n, s->n_embd}, {&f->q, n, he},           {&f->k, n, ge},           {&f->v, n, ge},
+        {&f->x, n, s->n_embd}, {&f->q, n, wide},         {&f->k, n, ge},           {&f->v, n, ge},
         {&f->mixed, n, he},    {&f->hidden, n, s->n_ff}, {&f->chosen, m, s->n_embd}, {&f->logits, m, s->n_vocab},
+        {&f->divisors, 1, s->rope.divisors ? s->rope.dims / 2 : 0},
     };
     memcpy(out, list, sizeof(list));
 }
@@ -62,12 +64,18 @@ static int alloc_buffers(ht_forward *f, ht_error *err)
     for (int i = 0; i < N_BUFFERS; i++) {
         size_t bytes;
         void *p = NULL;
+        if (!list[i].width) continue;
         if (!buffer_bytes(&list[i], &bytes))
             return ht_fail(err, -ENOMEM, "a buffer of %lld columns of %lld is too large", (long long)list[i].columns,
                            (long long)list[i].width);
         int r = f->backend->ops->alloc(f->backend, bytes, &p, err);
         if (r < 0) return r;
         *list[i].at = p;
+    }
+    if (f->divisors) {
+        int r = f->backend->ops->upload(f->backend, f->divisors, lim->shape.rope.divisors,
+                                        (size_t)lim->shape.rope.dims / 2 * sizeof(float), err);
+        if (r < 0) return r;
     }
     f->units = ht_calloc((size_t)f->n_units, sizeof(*f->units));
     f->page_ids = ht_alloc((size_t)f->store->kv_pages, sizeof(*f->page_ids));
@@ -99,6 +107,9 @@ int ht_forward_open(ht_forward *f, ht_backend *backend, ht_store *store, ht_erro
     *f = (ht_forward){.backend = backend, .store = store};
     if (lim->shape.n_experts != 1)
         return ht_fail(err, -ENOTSUP, "models with %d experts cannot be run yet", lim->shape.n_experts);
+    if (lim->shape.post_norms && !backend->ops->add_norm)
+        return ht_fail(err, -ENOTSUP, "norms after attention and FFN (gemma-2, gemma-3) cannot be computed by the backend "
+                       "\"%s\" yet", backend->ops->name);
     f->n_units = 2 * lim->shape.n_layers + 2;
     f->logit_columns = logit_columns(lim);
     int r = alloc_buffers(f, err);
@@ -113,7 +124,7 @@ int ht_forward_open(ht_forward *f, ht_backend *backend, ht_store *store, ht_erro
 void ht_forward_close(ht_forward *f)
 {
     if (f->backend) {
-        float *buffers[] = {f->x, f->q, f->k, f->v, f->mixed, f->hidden, f->chosen, f->logits};
+        float *buffers[] = {f->x, f->q, f->k, f->v, f->mixed, f->hidden, f->chosen, f->logits, f->divisors};
         for (size_t i = 0; i < sizeof(buffers) / sizeof(buffers[0]); i++)
             if (buffers[i]) f->backend->ops->free(f->backend, buffers[i]);
     }
@@ -172,10 +183,25 @@ static ht_norm norm_of(const ht_shape *s, const float *gain, const float *bias)
     return (ht_norm){.kind = s->norm, .eps = s->norm_eps, .gain = gain, .bias = bias};
 }
 
-static void compute_attention(ht_forward *f, const ht_attention_weights *w, void *const *page)
+/* x += W y + bias, or, with a norm of the result, x += norm(W y + bias) by way of q, which is free by then. */
+static void add_result(ht_forward *f, const ht_matrix *w, const float *bias, const float *post_norm, const float *y)
 {
     const ht_ops *ops = f->backend->ops;
     const ht_shape *s = &f->backend->limits.shape;
+
+    if (!post_norm) {
+        ops->add_project(f->backend, &(ht_add_project_args){.x = f->x, .w = *w, .bias = bias, .y = y});
+        return;
+    }
+    ops->project(f->backend, &(ht_project_args){.x = y, .n_out = 1, .w = {*w}, .bias = {bias}, .y = {f->q}});
+    ops->add_norm(f->backend, &(ht_add_norm_args){.x = f->x, .y = f->q, .norm = norm_of(s, post_norm, NULL)});
+}
+
+static void compute_attention(ht_forward *f, const ht_attention_weights *w, int32_t layer, void *const *page)
+{
+    const ht_ops *ops = f->backend->ops;
+    const ht_shape *s = &f->backend->limits.shape;
+    bool local = ht_layer_is_local(s, layer);
 
     ops->project(f->backend, &(ht_project_args){.x = f->x,
                                                 .norm = norm_of(s, w->norm, w->norm_bias),
@@ -189,15 +215,17 @@ static void compute_attention(ht_forward *f, const ht_attention_weights *w, void
                                                         .q_norm = w->q_norm,
                                                         .k_norm = w->k_norm,
                                                         .norm_eps = s->norm_eps,
-                                                        .freqs = w->rope_freqs,
+                                                        .freqs = f->divisors ? f->divisors : w->rope_freqs,
+                                                        .local_base = local ? s->rope_local_base : 0.0f,
                                                         .page = page});
     ops->attention(f->backend, &(ht_attention_args){.q = f->q,
                                                     .page = page,
-                                                    .scale = 1.0f / sqrtf((float)s->head_dim),
-                                                    .window = s->window,
+                                                    .scale = s->attn_scale > 0.0f ? s->attn_scale
+                                                                                  : 1.0f / sqrtf((float)s->head_dim),
+                                                    .softcap = s->attn_softcap,
+                                                    .window = local ? s->window : 0,
                                                     .out = f->mixed});
-    ops->add_project(f->backend,
-                     &(ht_add_project_args){.x = f->x, .w = w->o, .bias = w->o_bias, .y = f->mixed});
+    add_result(f, &w->o, w->o_bias, w->post_norm, f->mixed);
 }
 
 /* x += attention(norm(x)) */
@@ -212,7 +240,7 @@ static int run_attention(ht_forward *f, const ht_unit *unit, int32_t n_pages, in
     r = store->kv_acquire(f->store, unit->layer, f->page_ids, n_pages, first_written, &kv, err);
     if (r >= 0) {
         r = f->backend->ops->await(f->backend, kv.ready, err);
-        if (r >= 0) compute_attention(f, &lease.u.attention, kv.page);
+        if (r >= 0) compute_attention(f, &lease.u.attention, unit->layer, kv.page);
         store->kv_release(f->store, &kv);
     }
     store->release(f->store, &lease);
@@ -237,8 +265,7 @@ static int run_ffn(ht_forward *f, const ht_unit *unit, ht_error *err)
                                         .up_bias = w->up_bias,
                                         .activation = s->activation,
                                         .h = f->hidden});
-    ops->add_project(f->backend,
-                     &(ht_add_project_args){.x = f->x, .w = w->down, .bias = w->down_bias, .y = f->hidden});
+    add_result(f, &w->down, w->down_bias, w->post_norm, f->hidden);
     f->store->ops->release(f->store, &lease);
     return 0;
 }
@@ -252,6 +279,11 @@ static int run_embedding(ht_forward *f, const ht_unit *unit, ht_error *err)
     f->backend->ops->embed(f->backend, &lease.u.embedding.table, f->backend->limits.shape.embd_scale, f->x);
     f->store->ops->release(f->store, &lease);
     return 0;
+}
+
+static void cap_logits(float *v, int64_t n, float cap)
+{
+    for (int64_t i = 0; i < n; i++) v[i] = ht_softcapf(v[i], cap);
 }
 
 /* Logits of the wanted columns, a slice at a time. */
@@ -275,6 +307,7 @@ static int run_output(ht_forward *f, const ht_unit *unit, const ht_pass *pass, h
         size_t bytes = (size_t)m * (size_t)s->n_vocab * sizeof(float);
         r = ops->download(f->backend, f->host_logits, f->logits, bytes, err);
         if (r >= 0) r = ops->sync(f->backend, err);
+        if (r >= 0 && s->logit_softcap > 0.0f) cap_logits(f->host_logits, (int64_t)m * s->n_vocab, s->logit_softcap);
         for (int32_t i = 0; i < m && r >= 0; i++)
             pass->sink(pass->user, pass->out[at + i], f->host_logits + (size_t)i * (size_t)s->n_vocab);
     }

@@ -23,12 +23,13 @@ typedef struct ht_forward {
 
     /* On the backend, owned; n = limits.columns, m = logit_columns. */
     float *x;                /* (n, d): the residual stream */
-    float *q;                /* (n, H e) */
+    float *q;                /* (n, H e); (n, max(H e, d)) with post norms, where it also holds what is to be normed */
     float *k, *v;            /* (n, G e) */
     float *mixed;            /* (n, H e): attention's result */
     float *hidden;           /* (n, f) */
     float *chosen;           /* (m, d): columns whose logits are wanted */
     float *logits;           /* (m, V) */
+    float *divisors;         /* (dims/2): of RoPE, or NULL: they come with the weights, or there are none */
     int32_t logit_columns;
 
     float *host_logits;      /* (m, V), owned, on the host */

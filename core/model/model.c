@@ -5,6 +5,7 @@
 
 #include "core/base/memory.h"
 #include "core/model/model_arch.h"
+#include "core/model/safetensors.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
@@ -14,6 +15,8 @@
 typedef struct builder {
     const ht_architecture *arch;
     ht_model *m;
+    bool hf;         /* tensors are named as in safetensors */
+    bool tied;       /* folders: the output matrix is the embedding */
     bool *used;      /* [n_tensors], owned */
     ht_error *err;
     int rc;          /* the first failure; later calls do nothing */
@@ -25,7 +28,11 @@ static const ht_tensor_ref absent = {.tensor = -1};
 static int32_t find(builder *b, ht_presence presence, int64_t rows, int64_t cols, const char *name)
 {
     if (b->rc < 0 || presence == HT_ABSENT) return -1;
-    char expected[64];
+    char expected[64], hf_name[128];
+    if (b->hf) {
+        ht_hf_tensor_name(b->arch, name, hf_name, sizeof hf_name);
+        name = hf_name;
+    }
     if (rows == 0) snprintf(expected, sizeof expected, "(%" PRId64 ")", cols);
     else if (rows < 0) snprintf(expected, sizeof expected, "(*, %" PRId64 ")", cols);
     else snprintf(expected, sizeof expected, "(%" PRId64 ", %" PRId64 ")", rows, cols);
@@ -64,6 +71,14 @@ static ht_tensor_ref range(int32_t tensor, int64_t row, int64_t rows)
     return tensor < 0 ? absent : (ht_tensor_ref){.tensor = tensor, .row = row, .rows = rows};
 }
 
+/* The gain of a norm; gemma's are stored less by 1 in safetensors. */
+static ht_tensor_ref gain(builder *b, ht_presence p, int64_t n, int32_t layer, const char *what)
+{
+    int32_t t = layer < 0 ? find(b, p, 0, n, what) : find_in_layer(b, p, 0, n, layer, what);
+    if (t >= 0 && b->hf && b->arch->scaled_embedding) b->m->gguf.dir.tensors[t].added = 1.0f;
+    return range(t, 0, n);
+}
+
 static ht_tensor_ref vector(builder *b, ht_presence p, int64_t n, int32_t layer, const char *what)
 {
     return range(find_in_layer(b, p, 0, n, layer, what), 0, n);
@@ -79,7 +94,7 @@ static void take_attention(builder *b, ht_layer_refs *r, int32_t l)
     const ht_architecture *a = b->arch;
     const ht_shape *s = &b->m->shape;
     int64_t d = s->n_embd, q = (int64_t)s->n_heads * s->head_dim, kv = (int64_t)s->n_kv_heads * s->head_dim;
-    r->attn_norm = vector(b, HT_REQUIRED, d, l, "attn_norm.weight");
+    r->attn_norm = gain(b, HT_REQUIRED, d, l, "attn_norm.weight");
     r->attn_norm_bias = vector(b, a->norm == HT_NORM_LAYER ? HT_REQUIRED : HT_ABSENT, d, l, "attn_norm.bias");
     if (a->fused_qkv) {
         int32_t w = find_in_layer(b, HT_REQUIRED, q + 2 * kv, d, l, "attn_qkv.weight");
@@ -98,8 +113,10 @@ static void take_attention(builder *b, ht_layer_refs *r, int32_t l)
         r->k_bias = vector(b, a->qkv_bias, kv, l, "attn_k.bias");
         r->v_bias = vector(b, a->qkv_bias, kv, l, "attn_v.bias");
     }
-    r->q_norm = vector(b, a->qk_norm, s->head_dim, l, "attn_q_norm.weight");
-    r->k_norm = vector(b, a->qk_norm, s->head_dim, l, "attn_k_norm.weight");
+    r->q_norm = gain(b, a->qk_norm, s->head_dim, l, "attn_q_norm.weight");
+    r->k_norm = gain(b, a->qk_norm, s->head_dim, l, "attn_k_norm.weight");
+    r->attn_post_norm = gain(b, a->post_norms ? HT_REQUIRED : HT_ABSENT, d, l, "post_attention_norm.weight");
+    r->ffn_post_norm = gain(b, a->post_norms ? HT_REQUIRED : HT_ABSENT, d, l, "post_ffw_norm.weight");
     r->o = matrix(b, d, q, l, "attn_output.weight");
     r->o_bias = vector(b, a->o_bias, d, l, "attn_output.bias");
 }
@@ -110,7 +127,7 @@ static void take_ffn(builder *b, ht_layer_refs *r, int32_t l)
     const ht_shape *s = &b->m->shape;
     int64_t d = s->n_embd, f = s->n_ff;
     r->router = absent;
-    r->ffn_norm = vector(b, HT_REQUIRED, d, l, "ffn_norm.weight");
+    r->ffn_norm = gain(b, HT_REQUIRED, d, l, "ffn_norm.weight");
     r->ffn_norm_bias = vector(b, a->norm == HT_NORM_LAYER ? HT_REQUIRED : HT_ABSENT, d, l, "ffn_norm.bias");
     if (a->fused_gate_up) {
         int32_t w = find_in_layer(b, HT_REQUIRED, 2 * f, d, l, "ffn_up.weight");
@@ -129,18 +146,15 @@ static void take_ffn(builder *b, ht_layer_refs *r, int32_t l)
     r->down_bias = vector(b, a->ffn_bias, d, l, "ffn_down.bias");
 }
 
-/* RoPE divisors: llama 3.1's, or phi-3's two sets. Of these the short one is used, and the context is limited to the
- * range it is for: the long one changes all positions as soon as the context is longer. */
+/* RoPE divisors: llama 3.1's, or phi-3's two sets, of which ht_model_fit_context chooses. */
 static void take_rope(builder *b)
 {
     ht_shape *s = &b->m->shape;
     int64_t n = s->rope.dims / 2;
     s->rope.freqs = find(b, HT_OPTIONAL, 0, n, "rope_freqs.weight");
     int32_t factors = find(b, HT_OPTIONAL, 0, n, "rope_factors_short.weight");
-    find(b, factors >= 0 ? HT_REQUIRED : HT_ABSENT, 0, n, "rope_factors_long.weight");
-    if (factors < 0 || b->rc < 0) return;
-    s->rope.freqs = factors;
-    if (s->n_context > s->rope.original_context) s->n_context = s->rope.original_context;
+    b->m->long_freqs = find(b, factors >= 0 ? HT_REQUIRED : HT_ABSENT, 0, n, "rope_factors_long.weight");
+    if (factors >= 0 && b->rc >= 0) s->rope.freqs = factors;
 }
 
 static void take_all(builder *b)
@@ -152,9 +166,10 @@ static void take_all(builder *b)
     int64_t rows = m->dir->tensors[embd].dim[1];
     m->shape.n_vocab = (int32_t)rows;
     m->embd = range(embd, 0, rows);
-    int32_t output = find(b, HT_OPTIONAL, rows, d, "output.weight");
-    m->output = output < 0 ? m->embd : range(output, 0, rows);
-    m->output_norm = range(find(b, HT_REQUIRED, 0, d, "output_norm.weight"), 0, d);
+    /* A folder says whether it is tied; then a matrix that is there all the same is not used. */
+    int32_t output = find(b, b->hf && !b->tied ? HT_REQUIRED : HT_OPTIONAL, rows, d, "output.weight");
+    m->output = output < 0 || b->tied ? m->embd : range(output, 0, rows);
+    m->output_norm = gain(b, HT_REQUIRED, d, -1, "output_norm.weight");
     m->output_norm_bias = range(find(b, b->arch->norm == HT_NORM_LAYER ? HT_REQUIRED : HT_ABSENT, 0, d,
                                      "output_norm.bias"), 0, d);
     take_rope(b);
@@ -186,6 +201,7 @@ static void count(builder *b)
                                 t->name, b->arch->name);
             continue;
         }
+        if (i != b->m->output.tensor && b->tied && strcmp(t->name, "lm_head.weight") == 0) continue;
         b->m->weight_bytes += t->bytes;
         b->m->n_parameters += (uint64_t)(t->dim[0] * t->dim[1] * t->dim[2] * t->dim[3]);
     }
@@ -204,13 +220,50 @@ static void check_vocabulary(builder *b)
 static char *name_of(const ht_gguf *g, const char *path)
 {
     ht_gguf_string s;
+    size_t n = strlen(path);
+    while (n > 1 && path[n - 1] == '/') n--; /* of a folder */
     if (ht_gguf_get_string(g, "general.name", &s, NULL) == 1 && s.len > 0 && s.len < 200 && !memchr(s.data, 0, s.len))
         return ht_strndup(s.data, s.len);
-    const char *slash = strrchr(path, '/');
-    return ht_strdup(slash ? slash + 1 : path);
+    size_t begin = n;
+    while (begin > 0 && path[begin - 1] != '/') begin--;
+    return ht_strndup(path + begin, n - begin);
 }
 
-static int build(ht_model *m, const char *path, ht_error *err)
+/* The rest, when architecture and shape are known. */
+static int build(builder *b, const char *path)
+{
+    ht_model *m = b->m;
+    m->architecture = ht_strdup(b->arch->name);
+    m->name = name_of(&m->gguf, path);
+    m->layers = ht_calloc((size_t)m->shape.n_layers, sizeof *m->layers);
+    b->used = ht_calloc((size_t)m->dir->n_tensors, sizeof *b->used);
+    if (m->architecture && m->name && m->layers && b->used) {
+        take_all(b);
+        check_vocabulary(b);
+        count(b);
+    } else {
+        b->rc = ht_fail(b->err, -ENOMEM, "out of memory for %d layers", m->shape.n_layers);
+    }
+    ht_free(b->used);
+    return b->rc;
+}
+
+static int open_folder(ht_model *m, const char *path, ht_error *err)
+{
+    ht_config config;
+    int rc = ht_config_read(&config, path, err);
+    if (rc < 0) return rc;
+    m->shape = config.shape;
+    for (int i = 0; i < 2; i++) m->divisors[i] = config.divisors[i];
+    m->shape.rope.divisors = m->divisors[0];
+    m->folder = ht_strdup(path);
+    if (!m->folder) return ht_fail(err, -ENOMEM, "out of memory");
+    if ((rc = ht_safetensors_open(&m->gguf.dir, path, err)) < 0) return rc;
+    builder b = {.arch = config.arch, .m = m, .hf = true, .tied = config.tied, .err = err};
+    return build(&b, path);
+}
+
+static int open_gguf(ht_model *m, const char *path, ht_error *err)
 {
     ht_gguf_string arch_name = {0};
     int rc = ht_gguf_get_string(&m->gguf, "general.architecture", &arch_name, err);
@@ -222,19 +275,7 @@ static int build(ht_model *m, const char *path, ht_error *err)
                        (int)(arch_name.len < 64 ? arch_name.len : 64), arch_name.data, ht_architecture_names());
     if ((rc = ht_shape_read(&m->shape, arch, &m->gguf, err)) < 0) return rc;
     builder b = {.arch = arch, .m = m, .err = err};
-    m->architecture = ht_strdup(arch->name);
-    m->name = name_of(&m->gguf, path);
-    m->layers = ht_calloc((size_t)m->shape.n_layers, sizeof *m->layers);
-    b.used = ht_calloc((size_t)m->dir->n_tensors, sizeof *b.used);
-    if (m->architecture && m->name && m->layers && b.used) {
-        take_all(&b);
-        check_vocabulary(&b);
-        count(&b);
-    } else {
-        b.rc = ht_fail(err, -ENOMEM, "out of memory for %d layers", m->shape.n_layers);
-    }
-    ht_free(b.used);
-    return b.rc;
+    return build(&b, path);
 }
 
 int ht_model_open(ht_model **out, const char *path, ht_error *err)
@@ -242,11 +283,13 @@ int ht_model_open(ht_model **out, const char *path, ht_error *err)
     *out = NULL;
     ht_model *m = ht_calloc(1, sizeof *m);
     if (!m) return ht_fail(err, -ENOMEM, "%s: out of memory", path);
-    int rc = ht_gguf_open(&m->gguf, path, err);
+    bool folder = ht_is_folder(path);
+    m->dir = &m->gguf.dir;
+    m->long_freqs = -1;
+    int rc = folder ? 0 : ht_gguf_open(&m->gguf, path, err);
     if (rc == 0) {
-        m->dir = &m->gguf.dir;
-        rc = build(m, path, err);
-        if (rc < 0) ht_error_prefix(err, "%s", path);
+        rc = folder ? open_folder(m, path, err) : open_gguf(m, path, err);
+        if (rc < 0 && !strstr(err ? err->text : "", path)) ht_error_prefix(err, "%s", path);
     }
     if (rc < 0) {
         ht_model_close(&m);
@@ -256,6 +299,14 @@ int ht_model_open(ht_model **out, const char *path, ht_error *err)
     return 0;
 }
 
+void ht_model_fit_context(ht_model *m, int32_t context)
+{
+    ht_rope *rope = &m->shape.rope;
+    if (context <= rope->original_context) return;
+    if (m->long_freqs >= 0) rope->freqs = m->long_freqs;
+    if (m->divisors[1]) rope->divisors = m->divisors[1];
+}
+
 void ht_model_close(ht_model **model)
 {
     ht_model *m = *model;
@@ -263,6 +314,8 @@ void ht_model_close(ht_model **model)
     ht_free(m->architecture);
     ht_free(m->name);
     ht_free(m->layers);
+    ht_free(m->folder);
+    for (int i = 0; i < 2; i++) ht_free(m->divisors[i]);
     ht_gguf_close(&m->gguf);
     ht_free(m);
     *model = NULL;

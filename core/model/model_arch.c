@@ -11,15 +11,23 @@
 #define I HT_ROPE_INTERLEAVED
 #define H HT_ROPE_HALVES
 static const ht_architecture table[] = {
-    {.name = "llama", .pairing = I, .activation = HT_SILU, .gated = true, .qkv_bias = HT_OPTIONAL,
+    {.name = "llama", .hf_name = "llama", .pairing = I, .activation = HT_SILU, .gated = true, .qkv_bias = HT_OPTIONAL,
      .o_bias = HT_OPTIONAL, .ffn_bias = HT_OPTIONAL},
-    {.name = "mistral", .pairing = I, .activation = HT_SILU, .gated = true},
-    {.name = "qwen2", .pairing = H, .activation = HT_SILU, .gated = true, .qkv_bias = HT_REQUIRED},
-    {.name = "qwen3", .pairing = H, .activation = HT_SILU, .gated = true, .qk_norm = HT_REQUIRED},
-    {.name = "phi3", .pairing = H, .activation = HT_SILU, .gated = true, .fused_qkv = true, .fused_gate_up = true},
-    {.name = "starcoder2", .pairing = H, .norm = HT_NORM_LAYER, .activation = HT_GELU_TANH, .qkv_bias = HT_REQUIRED,
-     .o_bias = HT_REQUIRED, .ffn_bias = HT_REQUIRED},
-    {.name = "gemma", .pairing = H, .activation = HT_GELU_TANH, .gated = true, .scaled_embedding = true},
+    {.name = "mistral", .hf_name = "mistral", .pairing = I, .activation = HT_SILU, .gated = true},
+    {.name = "qwen2", .hf_name = "qwen2", .pairing = H, .activation = HT_SILU, .gated = true, .qkv_bias = HT_REQUIRED},
+    {.name = "qwen3", .hf_name = "qwen3", .pairing = H, .activation = HT_SILU, .gated = true, .qk_norm = HT_REQUIRED,
+     .head_dim = 128},
+    {.name = "phi3", .hf_name = "phi3", .pairing = H, .activation = HT_SILU, .gated = true, .fused_qkv = true,
+     .fused_gate_up = true, .eps = 1e-5f},
+    {.name = "starcoder2", .hf_name = "starcoder2", .pairing = H, .norm = HT_NORM_LAYER, .activation = HT_GELU_TANH,
+     .qkv_bias = HT_REQUIRED, .o_bias = HT_REQUIRED, .ffn_bias = HT_REQUIRED, .tied = true, .eps = 1e-5f},
+    {.name = "gemma", .hf_name = "gemma", .pairing = H, .activation = HT_GELU_TANH, .gated = true,
+     .scaled_embedding = true, .tied = true, .head_dim = 256},
+    {.name = "gemma2", .hf_name = "gemma2", .pairing = H, .activation = HT_GELU_TANH, .gated = true,
+     .scaled_embedding = true, .post_norms = true, .window_period = 2, .tied = true, .head_dim = 256},
+    {.name = "gemma3", .hf_name = "gemma3_text", .pairing = H, .activation = HT_GELU_TANH, .gated = true,
+     .scaled_embedding = true, .post_norms = true, .window_period = 6, .qk_norm = HT_REQUIRED, .tied = true,
+     .head_dim = 256},
 };
 #undef I
 #undef H
@@ -31,9 +39,16 @@ const ht_architecture *ht_architecture_find(const char *name, uint64_t len)
     return NULL;
 }
 
+const ht_architecture *ht_architecture_find_hf(const char *name)
+{
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++)
+        if (strcmp(table[i].hf_name, name) == 0) return &table[i];
+    return NULL;
+}
+
 const char *ht_architecture_names(void)
 {
-    return "llama, mistral, qwen2, qwen3, phi3, starcoder2, gemma"; /* a test compares it with the table */
+    return "llama, mistral, qwen2, qwen3, phi3, starcoder2, gemma, gemma2, gemma3"; /* a test compares it with the table */
 }
 
 /* ---- keys ---- */
@@ -85,9 +100,9 @@ static void refuse_unsupported(reader *r)
 {
     static const struct { const char *name; double neutral; } keys[] = {
         {"expert_count", 0},       {"logit_scale", 1},           {"residual_scale", 1},
-        {"embedding_scale", 1},    {"attn_logit_softcapping", 0}, {"final_logit_softcapping", 0},
+        {"embedding_scale", 1},
         {"attention.causal", 1},   {"use_parallel_residual", 0}, {"attention.max_alibi_bias", 0},
-        {"attention.clamp_kqv", 0}, {"attention.scale", 0},      {"attention.temperature_scale", 0},
+        {"attention.clamp_kqv", 0}, {"attention.temperature_scale", 0},
     };
     for (size_t i = 0; r->rc >= 0 && i < sizeof keys / sizeof *keys; i++) {
         const ht_gguf_value *v = ht_gguf_find(r->g, key_of(r, keys[i].name));
@@ -187,10 +202,25 @@ static void read_heads(reader *r, ht_shape *s)
                         arch, s->head_dim, value_length);
 }
 
+/* The scores, and what gemma-2 and gemma-3 have beside. Their scale of attention is not in their files but follows from the size: the
+ * 27B models divide by width / heads, which is not their head's length. */
+static void read_scores(reader *r, ht_shape *s)
+{
+    bool second = strcmp(r->arch->name, "gemma2") == 0;
+    s->attn_scale = get_float(r, "attention.scale", 0.0f, 0.0f, 1e6f);
+    s->attn_softcap = get_float(r, "attn_logit_softcapping", second ? 50.0f : 0.0f, 0.0f, 1e6f);
+    s->logit_softcap = get_float(r, "final_logit_softcapping", second ? 30.0f : 0.0f, 0.0f, 1e6f);
+    if (!s->post_norms || r->rc < 0) return;
+    s->window = get_int(r, "attention.sliding_window", second ? 4096 : 1024, 0, 1 << 30);
+    s->window_period = get_int(r, "attention.sliding_window_pattern", r->arch->window_period, 0, 1 << 20);
+    if (!second) s->rope_local_base = get_float(r, "rope.freq_base_swa", 10000.0f, 1.0f, 1e12f);
+    if (s->attn_scale == 0.0f && s->n_layers == (second ? 46 : 62)) s->attn_scale = 1.0f / sqrtf((float)s->n_embd / (float)s->n_heads);
+}
+
 int ht_shape_read(ht_shape *out, const ht_architecture *arch, const ht_gguf *g, ht_error *err)
 {
     reader r = {.arch = arch, .g = g, .err = err};
-    ht_shape s = {.n_experts = 1, .norm = arch->norm, .gated = arch->gated};
+    ht_shape s = {.n_experts = 1, .norm = arch->norm, .gated = arch->gated, .post_norms = arch->post_norms};
     refuse_unsupported(&r);
     s.n_layers = get_int(&r, "block_count", -1, 1, 1000);
     s.n_embd = get_int(&r, "embedding_length", -1, 1, 1 << 20);
@@ -203,6 +233,7 @@ int ht_shape_read(ht_shape *out, const ht_architecture *arch, const ht_gguf *g, 
     read_heads(&r, &s);
     read_activation(&r, &s);
     read_rope(&r, &s);
+    read_scores(&r, &s);
     *out = s;
     return r.rc;
 }

@@ -42,6 +42,25 @@ int32_t ht_tensor_find(const ht_tensor_dir *dir, const char *name)
     return -1;
 }
 
+void ht_tensor_expand(const ht_tensor_info *t, const void *bytes, float *out)
+{
+    int64_t n = ht_tensor_elements(t);
+    const ht_type_info *type = ht_type_get((uint32_t)t->type);
+
+    if ((uintptr_t)bytes % sizeof(float) == 0) {
+        type->dequantize(bytes, out, n);
+    } else { /* a piece at a time, through memory that is aligned */
+        union { float align; uint8_t bytes[1024]; } piece;
+        int64_t most = (int64_t)(sizeof piece / (size_t)type->block_bytes) * type->block_len;
+        for (int64_t at = 0; at < n; at += most) {
+            int64_t k = n - at < most ? n - at : most;
+            memcpy(piece.bytes, (const uint8_t *)bytes + ht_row_bytes(type, at), ht_row_bytes(type, k));
+            type->dequantize(piece.bytes, out + at, k);
+        }
+    }
+    for (int64_t i = 0; t->added != 0.0f && i < n; i++) out[i] += t->added;
+}
+
 void ht_tensor_dir_close(ht_tensor_dir *dir)
 {
     for (int32_t i = 0; dir->files && i < dir->n_files; i++) ht_file_close(&dir->files[i]);

@@ -16,7 +16,8 @@ typedef struct ht_tensor_info {
     int64_t dim[HT_MAX_DIMS];  /* fastest first, as in GGUF: dim[0] = columns (the reduction), dim[1] = rows;
                                   1 beyond n_dims */
     int32_t file;              /* index into files */
-    uint64_t offset, bytes;    /* in that file; checked to lie inside it */
+    uint64_t offset, bytes;    /* in that file; checked to lie inside it. The offset may be odd (safetensors) */
+    float added;               /* to every element of a vector: gemma's norms in safetensors are less by 1 */
 } ht_tensor_info;
 
 typedef struct ht_tensor_dir {
@@ -31,6 +32,12 @@ typedef struct ht_tensor_dir {
 
 /* Index of a tensor, or -1. */
 int32_t ht_tensor_find(const ht_tensor_dir *dir, const char *name);
+/* All elements of a tensor as F32, from its stored bytes: what every store does for vectors. */
+void ht_tensor_expand(const ht_tensor_info *t, const void *bytes, float *out);
+static inline int64_t ht_tensor_elements(const ht_tensor_info *t)
+{
+    return t->dim[0] * t->dim[1] * t->dim[2] * t->dim[3];
+}
 void ht_tensor_dir_close(ht_tensor_dir *dir);
 
 #endif

@@ -64,6 +64,13 @@ typedef struct ht_add_project_args {
     const float *y;                /* (n, cols) */
 } ht_add_project_args;
 
+/* x += norm(y). */
+typedef struct ht_add_norm_args {
+    float *x;                      /* (n, d), in and out */
+    const float *y;                /* (n, d) */
+    ht_norm norm;                  /* RMS */
+} ht_add_norm_args;
+
 /* q and k are normed per head if gains are given, turned by RoPE; k and v are then stored in the KV pages. */
 typedef struct ht_rope_append_args {
     float *q;                      /* (n, H, e), in and out */
@@ -72,6 +79,7 @@ typedef struct ht_rope_append_args {
     const float *q_norm, *k_norm;  /* (e) or NULL */
     float norm_eps;
     const float *freqs;            /* (dims/2) divisors or NULL */
+    float local_base;              /* > 0: by this base, unscaled and undivided, in place of the shape's RoPE */
     void *const *page;             /* this layer's pages by id */
 } ht_rope_append_args;
 
@@ -80,6 +88,7 @@ typedef struct ht_attention_args {
     const float *q;                /* (n, H, e) */
     void *const *page;
     float scale;                   /* 1 / sqrt(e) */
+    float softcap;                 /* c > 0: a score s becomes c tanh(s / c), after the scale */
     int32_t window;                /* 0: none; else only the last `window` positions, itself included */
     float *out;                    /* (n, H, e) */
 } ht_attention_args;
@@ -144,6 +153,7 @@ typedef struct ht_ops {
     void (*rope_append)(ht_backend *b, const ht_rope_append_args *a);
     void (*attention)(ht_backend *b, const ht_attention_args *a);
     void (*add_project)(ht_backend *b, const ht_add_project_args *a);
+    void (*add_norm)(ht_backend *b, const ht_add_norm_args *a); /* NULL: cannot, and such models are refused at open */
     void (*ffn)(ht_backend *b, const ht_ffn_args *a);
     /* dst (m, d) = rows columns[i] of src (n, d); the step becomes m columns wide for what follows. */
     void (*select)(ht_backend *b, float *dst, const float *src, const int32_t *columns, int32_t m);

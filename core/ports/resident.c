@@ -7,7 +7,7 @@
 
 /* ---- what a layer is made of ---------------------------------------------------------------------------- */
 
-enum { LAYER_VECTORS = 14, LAYER_MATRICES = 8 };
+enum { LAYER_VECTORS = 16, LAYER_MATRICES = 8 };
 typedef struct layer_vector { ht_tensor_ref ref; const float **view; } layer_vector;
 typedef struct layer_matrix { ht_tensor_ref ref; ht_matrix *view; } layer_matrix;
 
@@ -23,6 +23,7 @@ static void list_layer(const ht_model *m, int32_t layer, ht_attention_weights *a
         {r->ffn_norm, &f->norm},       {r->ffn_norm_bias, &f->norm_bias},
         {r->gate_bias, &f->gate_bias}, {r->up_bias, &f->up_bias},
         {r->down_bias, &f->down_bias}, {{.tensor = m->shape.rope.freqs}, &a->rope_freqs},
+        {r->attn_post_norm, &a->post_norm}, {r->ffn_post_norm, &f->post_norm},
     };
     const layer_matrix w[LAYER_MATRICES] = {
         {r->q, &a->q},           {r->k, &a->k},       {r->v, &a->v},   {r->o, &a->o},

@@ -41,6 +41,7 @@ typedef struct ht_attention_weights {
     const float *q_norm, *k_norm;             /* (e): per-head RMS norm before RoPE (qwen3) */
     ht_matrix o;                              /* (d, H e) */
     const float *o_bias;                      /* (d) */
+    const float *post_norm;                   /* (d): of o's result, before it is added (gemma-2) */
     const float *rope_freqs;                  /* (dims / 2): divisors of the RoPE frequencies (llama 3.1) */
 } ht_attention_weights;
 
@@ -53,6 +54,7 @@ typedef struct ht_ffn_weights {
     ht_matrix down;                           /* (d, n) per expert */
     const float *gate_bias, *up_bias;         /* (n) per expert */
     const float *down_bias;                   /* (d) per expert */
+    const float *post_norm;                   /* (d): of down's result, before it is added */
 } ht_ffn_weights;
 
 typedef struct ht_output_weights {

@@ -321,7 +321,7 @@ static void check_attention(const ht_shape *shape, ht_type kt, ht_type vt, ht_cl
     float *q = noise_vector(33, (int64_t)s.step.n * width), *out = malloc((size_t)(s.step.n * width) * sizeof(float));
     double want[512];
     float scale = 1.0f / sqrtf((float)shape->head_dim);
-    w.b->ops->attention(w.b, &(ht_attention_args){q, w.page, scale, window, out});
+    w.b->ops->attention(w.b, &(ht_attention_args){q, w.page, scale, 0, window, out});
     for (int32_t c = 0; c < s.step.n; c++)
         for (int32_t head = 0; head < shape->n_heads; head++) {
             int64_t at = (int64_t)c * width + head * shape->head_dim;
@@ -389,7 +389,7 @@ static void check_rope(const ht_rope *rope, const float *divisors, bool normed, 
     float *q0 = noise_vector(41, (int64_t)n * heads * e), *k0 = noise_vector(42, (int64_t)n * g_n * e);
     float *v = noise_vector(43, (int64_t)n * g_n * e);
     const float *gain = normed ? w.head_norm : NULL;
-    w.b->ops->rope_append(w.b, &(ht_rope_append_args){q, k, v, gain, gain, 1e-6f, divisors, w.page});
+    w.b->ops->rope_append(w.b, &(ht_rope_append_args){q, k, v, gain, gain, 1e-6f, divisors, 0, w.page});
     double magnitude = rope->attn_factor * (rope->scaling == HT_ROPE_YARN ? 1.0 + 0.1 * log(rope->factor) : 1.0);
     for (int32_t c = 0; c < n; c++) {
         int32_t p = s.position[c];
@@ -463,8 +463,8 @@ static void layer(world *w, int32_t n, float *x)
     ht_guard_enter();
     o->embed(w->b, &w->embd, 1.5f, x);
     o->project(w->b, &(ht_project_args){x, norm, 3, {w->q, w->k, w->v}, {w->q_bias, NULL, NULL}, {q, k, v}});
-    o->rope_append(w->b, &(ht_rope_append_args){q, k, v, w->head_norm, NULL, 1e-5f, NULL, w->page});
-    o->attention(w->b, &(ht_attention_args){q, w->page, 0.17f, 0, out});
+    o->rope_append(w->b, &(ht_rope_append_args){q, k, v, w->head_norm, NULL, 1e-5f, NULL, 0, w->page});
+    o->attention(w->b, &(ht_attention_args){q, w->page, 0.17f, 0, 0, out});
     o->add_project(w->b, &(ht_add_project_args){x, w->o, w->o_bias, out});
     o->ffn(w->b, &(ht_ffn_args){x, norm, w->gate, w->up, NULL, NULL, HT_SILU, h});
     o->add_project(w->b, &(ht_add_project_args){x, w->down, NULL, h});
@@ -553,7 +553,7 @@ Test(host, long_decode_attention_does_not_depend_on_threads, .timeout = 120)
         cr_assert_eq(w.b->ops->begin(w.b, &s.step, NULL), 0);
         float *q = malloc((size_t)(s.step.n * width) * sizeof(float)), *o = malloc((size_t)(s.step.n * width) * sizeof(float));
         for (int32_t x = 0; x < s.step.n * width; x++) q[x] = noise(52, x - mine * width);
-        w.b->ops->attention(w.b, &(ht_attention_args){q, w.page, 0.2f, 0, o});
+        w.b->ops->attention(w.b, &(ht_attention_args){q, w.page, 0.2f, 0, 0, o});
         out[i] = malloc((size_t)(2 * width) * sizeof(float));
         memcpy(out[i], o + mine * width, (size_t)(2 * width) * sizeof(float));
         free(q), free(o);

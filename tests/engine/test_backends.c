@@ -78,4 +78,11 @@ Test(backends, gelu) { ht_shape s = tiny(); s.activation = HT_GELU; s.embd_scale
 Test(backends, gelu_tanh) { ht_shape s = tiny(); s.activation = HT_GELU_TANH; compare(&s, "gelu_tanh"); }
 Test(backends, layer_norm) { ht_shape s = tiny(); s.norm = HT_NORM_LAYER; compare(&s, "layer_norm"); }
 Test(backends, window) { ht_shape s = tiny(); s.window = 70; compare(&s, "window"); }
+Test(backends, gemma)
+{
+    ht_shape s = tiny();
+    s.window = 70, s.window_period = 2, s.post_norms = true, s.attn_softcap = 2, s.logit_softcap = 3, s.attn_scale = 0.2f;
+    s.rope.scaling = HT_ROPE_LINEAR, s.rope.factor = 4, s.rope_local_base = 100;
+    compare(&s, "gemma");
+}
 Test(backends, one_head_each) { ht_shape s = tiny(); s.n_kv_heads = 4; compare(&s, "one_head_each"); }

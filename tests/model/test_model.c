@@ -65,6 +65,8 @@ static void add_layer(ht_gguf_writer *w, const recipe *r, int layer)
         {"attn_k_norm.weight", E, 0, a->qk_norm == HT_REQUIRED},
         {"attn_output.weight", HEADS * E, D, true},
         {"attn_output.bias", D, 0, a->o_bias == HT_REQUIRED || r->biases},
+        {"post_attention_norm.weight", D, 0, a->post_norms},
+        {"post_ffw_norm.weight", D, 0, a->post_norms},
         {"ffn_norm.weight", D, 0, true},
         {"ffn_norm.bias", D, 0, a->norm == HT_NORM_LAYER},
         {"ffn_gate.weight", D, F, a->gated && !a->fused_gate_up},
@@ -185,6 +187,7 @@ Test(model, every_architecture_of_the_table, .init = make_folder, .fini = remove
         {"llama", HT_ROPE_INTERLEAVED, true}, {"mistral", HT_ROPE_INTERLEAVED, true}, {"qwen2", HT_ROPE_HALVES, true},
         {"qwen3", HT_ROPE_HALVES, true},      {"phi3", HT_ROPE_HALVES, true},
         {"starcoder2", HT_ROPE_HALVES, false}, {"gemma", HT_ROPE_HALVES, true},
+        {"gemma2", HT_ROPE_HALVES, true},      {"gemma3", HT_ROPE_HALVES, true},
     };
     char names[200] = "";
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
@@ -202,7 +205,14 @@ Test(model, every_architecture_of_the_table, .init = make_folder, .fini = remove
             cr_expect(m->shape.norm == HT_NORM_LAYER && r->attn_norm_bias.tensor >= 0 && r->up_bias.tensor >= 0 &&
                       m->output_norm_bias.tensor >= 0 && m->shape.activation == HT_GELU_TANH);
         if (strcmp(all[i].name, "qwen3") == 0) cr_expect(r->k_norm.tensor >= 0 && r->k_norm.rows == E);
-        if (strcmp(all[i].name, "gemma") == 0) cr_expect_eq(m->shape.embd_scale, 8.0f);
+        if (strncmp(all[i].name, "gemma", 5) == 0) cr_expect_eq(m->shape.embd_scale, 8.0f);
+        cr_expect_eq(r->attn_post_norm.tensor >= 0 && r->ffn_post_norm.tensor >= 0, m->shape.post_norms);
+        if (strcmp(all[i].name, "gemma2") == 0)
+            cr_expect(m->shape.attn_softcap == 50 && m->shape.logit_softcap == 30 && m->shape.window == 4096 &&
+                      ht_layer_is_local(&m->shape, 0) && !ht_layer_is_local(&m->shape, 1));
+        if (strcmp(all[i].name, "gemma3") == 0)
+            cr_expect(m->shape.attn_softcap == 0 && m->shape.window == 1024 && m->shape.rope_local_base == 10000 &&
+                      r->q_norm.tensor >= 0 && ht_layer_is_local(&m->shape, 4) && !ht_layer_is_local(&m->shape, 5));
         ht_model_close(&m);
         if (i) strcat(names, ", ");
         strcat(names, all[i].name);
@@ -227,8 +237,11 @@ Test(model, rope_scaling, .init = make_folder, .fini = remove_folder)
     ht_model_close(&m);
     m = open_model((recipe){.arch = "phi3", .longrope = true, .f32_key = "phi3.rope.scaling.attn_factor", .f32 = 1.19f,
                             .string_key = "phi3.rope.scaling.type", .string = "longrope"});
-    cr_assert(m->shape.rope.attn_factor == 1.19f && m->shape.n_context == 100);
+    cr_assert(m->shape.rope.attn_factor == 1.19f && m->shape.n_context == 1000);
+    ht_model_fit_context(m, 100); /* the original context */
     cr_assert_str_eq(m->dir->tensors[m->shape.rope.freqs].name, "rope_factors_short.weight");
+    ht_model_fit_context(m, 101);
+    cr_assert_str_eq(m->dir->tensors[m->shape.rope.freqs].name, "rope_factors_long.weight");
     ht_model_close(&m);
 }
 

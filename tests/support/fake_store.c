@@ -149,6 +149,7 @@ static int fake_unit(const fake_store *s, job *j, const ht_unit *u, ht_lease *l)
         ht_attention_weights *a = &l->u.attention;
         bad |= fake_vector(j, &a->norm, d) | fake_vector(j, &a->norm_bias, d);
         bad |= fake_vector(j, &a->q_bias, heads) | fake_vector(j, &a->k_bias, groups) | fake_vector(j, &a->v_bias, groups);
+        bad |= fake_vector(j, &a->post_norm, d);
         bad |= fake_vector(j, &a->q_norm, e) | fake_vector(j, &a->k_norm, e) | fake_vector(j, &a->o_bias, d);
         bad |= fake_vector(j, &a->rope_freqs, p->rope.dims / 2);
         bad |= fake_matrix(j, &a->q) | fake_matrix(j, &a->k) | fake_matrix(j, &a->v) | fake_matrix(j, &a->o);
@@ -158,7 +159,7 @@ static int fake_unit(const fake_store *s, job *j, const ht_unit *u, ht_lease *l)
         ht_ffn_weights *f = &l->u.ffn;
         bad |= fake_vector(j, &f->norm, d) | fake_vector(j, &f->norm_bias, d);
         bad |= fake_vector(j, &f->gate_bias, neurons) | fake_vector(j, &f->up_bias, neurons);
-        bad |= fake_vector(j, &f->down_bias, experts * d);
+        bad |= fake_vector(j, &f->down_bias, experts * d) | fake_vector(j, &f->post_norm, d);
         bad |= fake_matrix(j, &f->router) | fake_matrix(j, &f->gate) | fake_matrix(j, &f->up) | fake_matrix(j, &f->down);
         return bad;
     }

@@ -132,6 +132,7 @@ static void norm(float *y, const float *x, const ht_norm *a, int64_t n)
 
 static const float *norm_columns(ref_backend *b, const float *x, const ht_norm *a, int64_t d)
 {
+    if (!a->gain) return x;
     for (int32_t c = 0; c < b->n; c++) norm(b->normed + c * d, x + c * d, a, d);
     return b->normed;
 }
@@ -156,6 +157,14 @@ static void ref_project(ht_backend *backend, const ht_project_args *a)
 static void ref_add_project(ht_backend *backend, const ht_add_project_args *a)
 {
     multiply((ref_backend *)backend, &a->w, a->bias, a->y, a->x, true);
+}
+
+static void ref_add_norm(ht_backend *backend, const ht_add_norm_args *a)
+{
+    ref_backend *b = (ref_backend *)backend;
+    int64_t d = backend->limits.shape.n_embd;
+    const float *y = norm_columns(b, a->y, &a->norm, d);
+    for (int64_t i = 0; i < b->n * d; i++) a->x[i] += y[i];
 }
 
 static double activate(ht_activation kind, double g)
@@ -187,13 +196,16 @@ static void ref_ffn(ht_backend *backend, const ht_ffn_args *a)
 
 /* ---- attention ------------------------------------------------------------------------------------------ */
 
-static void turn(const ht_rope *r, const float *divisors, int32_t position, float *head)
+static void turn(const ht_rope *r, const float *divisors, double local_base, int32_t position, float *head)
 {
+    double scale = r->scaling == HT_ROPE_LINEAR && !(local_base > 0) ? r->factor : 1; /* no YaRN here */
+    double magnitude = r->attn_factor > 0 && !(local_base > 0) ? r->attn_factor : 1;
     int32_t half = r->dims / 2;
     for (int32_t i = 0; i < half; i++) {
-        double angle = position * pow(r->base, -2.0 * i / r->dims) / (divisors ? divisors[i] : 1);
+        double angle = position / scale * pow(local_base > 0 ? local_base : r->base, -2.0 * i / r->dims);
+        if (divisors && !(local_base > 0)) angle /= divisors[i];
         int32_t p = r->pairing == HT_ROPE_HALVES ? i : 2 * i, q = r->pairing == HT_ROPE_HALVES ? i + half : 2 * i + 1;
-        double x = head[p], y = head[q], c = cos(angle), s = sin(angle);
+        double x = head[p], y = head[q], c = cos(angle) * magnitude, s = sin(angle) * magnitude;
         head[p] = (float)(x * c - y * s);
         head[q] = (float)(x * s + y * c);
     }
@@ -230,13 +242,13 @@ static void ref_rope_append(ht_backend *backend, const ht_rope_append_args *a)
         for (int32_t h = 0; h < s->n_heads; h++) {
             float *head = a->q + ((int64_t)c * s->n_heads + h) * e;
             if (a->q_norm) norm(head, head, &qn, e);
-            turn(&s->rope, a->freqs, t, head);
+            turn(&s->rope, a->freqs, a->local_base, t, head);
         }
         for (int32_t g = 0; g < s->n_kv_heads; g++) {
             float *head = a->k + ((int64_t)c * s->n_kv_heads + g) * e;
             const float *v = a->v + ((int64_t)c * s->n_kv_heads + g) * e;
             if (a->k_norm) norm(head, head, &kn, e);
-            turn(&s->rope, a->freqs, t, head);
+            turn(&s->rope, a->freqs, a->local_base, t, head);
             for (int32_t i = 0; i < e; i++) {
                 store(kv_row(b, a->page, q, t, g, false), kv->k_type, i, head[i]);
                 store(kv_row(b, a->page, q, t, g, true), kv->v_type, i, v[i]);
@@ -258,6 +270,7 @@ static void attend(const ref_backend *b, const ht_attention_args *a, int32_t c, 
         double score = 0;
         for (int32_t i = 0; i < e; i++) score += (double)q[i] * load(k, kv->k_type, i);
         score *= a->scale;
+        if (a->softcap > 0) score = a->softcap * tanh(score / a->softcap);
         double top = score > max ? score : max, old = exp(max - top), w = exp(score - top);
         for (int32_t i = 0; i < e; i++) acc[i] = acc[i] * old + w * load(v, kv->v_type, i);
         sum = sum * old + w;
@@ -304,6 +317,7 @@ static const ht_ops ref_ops = {
     .rope_append = ref_rope_append,
     .attention = ref_attention,
     .add_project = ref_add_project,
+    .add_norm = ref_add_norm,
     .ffn = ref_ffn,
     .select = ref_select,
     .close = ref_close,

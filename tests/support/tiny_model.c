@@ -79,6 +79,7 @@ static void fill(tiny_store *s)
             .v = random_matrix(s, ge, d, 1),
             .o = random_matrix(s, d, he, 1),
             .k_bias = random_floats(s, ge, 0, 0.1),
+            .post_norm = p->post_norms ? random_floats(s, d, 1, 0.1) : NULL,
         };
         s->ffn[l] = (ht_ffn_weights){
             .norm = random_floats(s, d, 1, 0.1),
@@ -86,6 +87,7 @@ static void fill(tiny_store *s)
             .up = random_matrix(s, f, d, 1),
             .down = random_matrix(s, d, f, 1),
             .down_bias = random_floats(s, d, 0, 0.1),
+            .post_norm = p->post_norms ? random_floats(s, d, 1, 0.1) : NULL,
         };
     }
 }
