@@ -10,9 +10,7 @@
 #include "core/base/memory.h"
 #include "core/base/threads.h"
 #include "core/engine/batch.h"
-#include "core/engine/sampler.h"
-#include "core/engine/session.h"
-#include "core/engine/text.h"
+#include "core/engine/generate.h"
 #include "core/model/chat.h"
 #include "core/model/inspect.h"
 #include "core/model/model.h"
@@ -311,6 +309,8 @@ void hearth_engine_stats(const hearth_engine *engine, hearth_stats *out)
         .prompt_tokens = s->prompt_tokens,
         .reused_tokens = s->reused_tokens,
         .decode_tokens = s->decode_tokens,
+        .drafted_tokens = s->drafted_tokens,
+        .accepted_tokens = s->accepted_tokens,
         .load_bytes = engine->load.bytes,
         .logits_hash = s->logits_hash,
     };
@@ -639,59 +639,35 @@ int hearth_text_feed(hearth_text *text, int32_t id, const char **out, size_t *by
 int32_t hearth_text_stop(const hearth_text *text) { return text->text.stop.found; }
 void hearth_text_reset(hearth_text *text) { ht_text_reset(&text->text); }
 
-/* One token: sampled, shown, and, if generation goes on, computed. Returns why it ends, 0 to go on, or an error. */
-static int generate_one(hearth_session *session, hearth_sampler *sampler, const hearth_generate_options *o,
-                        hearth_text *text, hearth_generated *out, hearth_error *error)
-{
-    ht_session *s = session->session;
-    hearth_sampled token = {0};
-    const char *bytes = "";
-    size_t n = 0;
-    ht_error err = {0};
+typedef struct shown { hearth_generate_sink *sink; void *user; } shown;
 
-    if (atomic_load_explicit(&s->engine->cancel, memory_order_relaxed)) return HEARTH_FINISH_CANCELED;
-    token.id = hearth_sample(sampler, session, o->logprobs ? &token : NULL);
-    if (token.id < 0)
-        return give_error(ht_fail(&err, token.id, "%s", token.id == -ENODATA ? "the session has no logits to go on from"
-                                                                             : "no logit of the model is a number"),
-                          &err, error);
-    out->n_tokens++;
-    bool end = !o->ignore_end && ht_tokenizer_is_end(session->engine->vocab.tokenizer, token.id);
-    int found = end ? 0 : hearth_text_feed(text, token.id, &bytes, &n);
-    bool go_on = !o->sink || o->sink(o->user, &token, bytes, n);
-    if (end) return HEARTH_FINISH_END;
-    if (found) return HEARTH_FINISH_STOP;
-    if (!go_on) return HEARTH_FINISH_SINK;
-    if (out->n_tokens == o->max_tokens) return HEARTH_FINISH_LENGTH;
-    if (s->n_tokens == s->context) return HEARTH_FINISH_CONTEXT;
-    int r = hearth_session_append(session, token.id, error);
-    return r == -ECANCELED ? HEARTH_FINISH_CANCELED : r;
+static bool show_token(void *user, const ht_sampled *token, const char *text, size_t bytes)
+{
+    const shown *s = user;
+    hearth_sampled t = public_sampled(token);
+
+    return s->sink(s->user, &t, text, bytes);
 }
 
 int hearth_generate(hearth_session *session, hearth_sampler *sampler, const hearth_generate_options *o,
                     hearth_generated *out, hearth_error *error)
 {
     ht_error err = {0};
-    hearth_text *text;
-    int r;
+    ht_generated inner;
+    shown show = {o->sink, o->user};
+    const ht_generate_options options = {
+        .text = {o->text.stop, o->text.n_stop, o->text.special, o->text.continues},
+        .max_tokens = o->max_tokens,
+        .ignore_end = o->ignore_end,
+        .logprobs = o->logprobs,
+        .speculation = (ht_speculation)o->speculation,
+        .sink = o->sink ? show_token : NULL,
+        .user = &show,
+    };
 
-    *out = (hearth_generated){.stop = -1};
-    if (o->max_tokens < 0)
-        return give_error(ht_fail(&err, -EINVAL, "%d tokens to generate", o->max_tokens), &err, error);
-    r = hearth_text_open(&text, &session->engine->vocab, &o->text, error);
-    if (r < 0) return r;
-    do r = generate_one(session, sampler, o, text, out, error);
-    while (r == 0);
-    if (r > 0) {
-        const char *rest;
-        size_t n;
-        out->finish = (hearth_finish)r;
-        out->stop = hearth_text_stop(text);
-        hearth_text_feed(text, -1, &rest, &n);
-        if (n && o->sink && r != HEARTH_FINISH_SINK) o->sink(o->user, &(hearth_sampled){.id = -1}, rest, n);
-    }
-    hearth_text_close(&text);
-    return r < 0 ? r : 0;
+    int r = ht_generate(session->session, sampler->sampler, session->engine->vocab.tokenizer, &options, &inner, &err);
+    *out = (hearth_generated){(hearth_finish)inner.finish, inner.n_tokens, inner.stop};
+    return give_error(r, &err, error);
 }
 
 /* ---- batches -------------------------------------------------------------------------------------------- */

@@ -117,14 +117,16 @@ static int32_t fill_step(ht_engine *e, ht_step *step, ht_class class_, const ht_
     return outputs;
 }
 
-static uint64_t hash_logits(uint64_t hash, const float *logits, int32_t n)
+void ht_engine_hash(ht_engine *e, const float *logits)
 {
-    for (int32_t i = 0; i < n; i++) {
+    uint64_t hash = e->stats.logits_hash;
+
+    for (int32_t i = 0; i < e->limits->shape.n_vocab; i++) {
         uint32_t word;
         memcpy(&word, &logits[i], sizeof(word));
         hash = (hash ^ word) * FNV_PRIME;
     }
-    return hash;
+    e->stats.logits_hash = hash;
 }
 
 typedef struct pass_sink { ht_engine *engine; ht_work_sink *sink; void *user; } pass_sink;
@@ -134,7 +136,6 @@ static void hand_out(void *user, int32_t column, const float *logits)
     pass_sink *s = user;
     ht_engine *e = s->engine;
 
-    e->stats.logits_hash = hash_logits(e->stats.logits_hash, logits, e->limits->shape.n_vocab);
     s->sink(s->user, e->sequence[column], e->position[column], logits);
 }
 

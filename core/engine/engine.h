@@ -4,6 +4,7 @@
 #ifndef HEARTH_CORE_ENGINE_ENGINE_H
 #define HEARTH_CORE_ENGINE_ENGINE_H
 
+#include "core/engine/cost.h"
 #include "core/engine/forward.h"
 #include "core/engine/kv.h"
 
@@ -15,13 +16,14 @@ typedef struct ht_work {
     int32_t logits_from;     /* first position whose logits are wanted; >= end: none */
 } ht_work;
 
-/* Logits (V) after the token at `position` of work[i]. */
+/* Logits (V) after the token at `position` of work[i]. Those of the last HT_LOGIT_COLUMNS that a pass gives stay there
+ * till the next pass. */
 typedef void ht_work_sink(void *user, int32_t i, int32_t position, const float *logits);
 
 typedef struct ht_engine_stats {
     double prompt_seconds, decode_seconds;
-    int64_t prompt_tokens, reused_tokens, decode_tokens;
-    uint64_t logits_hash;    /* FNV-1a over the 32-bit words of all logits given out, in order */
+    int64_t prompt_tokens, reused_tokens, decode_tokens, drafted_tokens, accepted_tokens;
+    uint64_t logits_hash;    /* FNV-1a over the 32-bit words of all logits given to sessions, in order */
 } ht_engine_stats;
 
 typedef struct ht_engine_options {
@@ -40,6 +42,7 @@ typedef struct ht_engine {
     uint64_t stamp;               /* tells the sessions of one call apart, see session.c */
     atomic_bool cancel;           /* relaxed: a flag that is looked at again and again, ordering nothing */
     ht_engine_stats stats;
+    ht_cost decode_cost, block_cost; /* of passes that gave logits of every sequence */
 
     /* Scratch of one pass, owned; n = limits.columns, s = limits.sequences. */
     int32_t *token, *position, *sequence, *out; /* [n] */
@@ -59,5 +62,7 @@ void ht_engine_close(ht_engine **engine);
 /* One pass over work[0, n), n <= limits.sequences, at most limits.columns tokens together. Allocates nothing. */
 int ht_engine_pass(ht_engine *e, ht_class class_, const ht_work *work, int32_t n, ht_work_sink *sink, void *user,
                    ht_error *err);
+/* Counts logits that a session is given. */
+void ht_engine_hash(ht_engine *e, const float *logits);
 
 #endif

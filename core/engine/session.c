@@ -157,6 +157,7 @@ static void take_prompt_logits(void *user, int32_t i, int32_t position, const fl
     sync_call *call = user;
     ht_session *s = call->in_pass[i];
 
+    ht_engine_hash(s->engine, logits);
     if (position == s->goal - 1) {
         memcpy(s->logits, logits, (size_t)s->engine->limits->shape.n_vocab * sizeof(*logits));
         s->has_logits = true; /* and becomes valid with n_tokens, when the pass has succeeded */
@@ -269,6 +270,7 @@ static void take_decode_logits(void *user, int32_t i, int32_t position, const fl
     ht_session *s = ((ht_session *const *)user)[i];
 
     (void)position;
+    ht_engine_hash(s->engine, logits);
     memcpy(s->logits, logits, (size_t)s->engine->limits->shape.n_vocab * sizeof(*logits));
     s->fresh = true;
 }
@@ -303,6 +305,49 @@ int ht_session_decode(ht_session *const *sessions, const int32_t *tokens, int32_
     e->stats.decode_tokens += n;
     e->stats.decode_seconds += ht_now() - started;
     return 0;
+}
+
+/* Tokens that may be kept: their logits stay where they are. */
+typedef struct try_call { int32_t begin; const float **logits; } try_call;
+
+static void point_to_logits(void *user, int32_t i, int32_t position, const float *logits)
+{
+    const try_call *call = user;
+
+    (void)i;
+    call->logits[position - call->begin] = logits;
+}
+
+int ht_session_try(ht_session *s, const int32_t *tokens, int32_t n, const float **logits, double *seconds, ht_error *err)
+{
+    ht_engine *e = s->engine;
+    double started = ht_now();
+    const int32_t begin = s->n_tokens;
+    try_call call = {begin, logits};
+
+    int r = ht_kv_prepare(&e->kv, &s->table, begin, begin + n, err);
+    if (r >= 0) {
+        e->work[0] = (ht_work){
+            .pages = s->table.id, .tokens = tokens, .begin = begin, .end = begin + n, .logits_from = begin};
+        r = ht_engine_pass(e, HT_CLASS_DECODE, e->work, 1, point_to_logits, &call, err);
+    }
+    if (r < 0) {
+        ht_kv_trim(&e->kv, &s->table, begin);
+        return r;
+    }
+    double took = ht_now() - started;
+    ht_cost_add(&e->decode_cost, n, took);
+    e->stats.decode_seconds += took;
+    *seconds += took;
+    return 0;
+}
+
+void ht_session_took(ht_session *s, int32_t n, const float *logits)
+{
+    memcpy(s->logits, logits, (size_t)s->engine->limits->shape.n_vocab * sizeof(*logits));
+    s->has_logits = true;
+    ht_kv_trim(&s->engine->kv, &s->table, s->n_tokens);
+    s->engine->stats.decode_tokens += n;
 }
 
 /* ---- the rest ------------------------------------------------------------------------------------------- */

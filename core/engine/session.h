@@ -38,6 +38,13 @@ int ht_session_sync(const ht_prompt *prompts, int32_t n, ht_error *err);
 int ht_session_score(ht_session *s, const int32_t *tokens, int64_t n, int64_t first, ht_score_sink *sink, void *user,
                      ht_error *err);
 int ht_session_decode(ht_session *const *sessions, const int32_t *tokens, int32_t n, ht_error *err);
+/* Computes tokens, n <= HT_DECODE_CLASS_COLUMNS, as if they were appended one at a time, without keeping them: logits[i]
+ * are those after tokens[i], till the next pass. The caller keeps the first few (at least one) by putting them into
+ * s->tokens and s->n_tokens, and says so with ht_session_took. Adds the time to *seconds. On failure the session is as
+ * it was. */
+int ht_session_try(ht_session *s, const int32_t *tokens, int32_t n, const float **logits, double *seconds, ht_error *err);
+/* n tokens were kept; logits: after the last of them. */
+void ht_session_took(ht_session *s, int32_t n, const float *logits);
 int ht_session_fork(ht_session **out, const ht_session *from, uint64_t id, int32_t context, ht_error *err);
 int ht_session_truncate(ht_session *s, int64_t n, ht_error *err);
 

@@ -18,6 +18,7 @@
 /* Generated tokens are computed in the decode class, prompt tokens in the block class, whatever the number of
  * columns in a call. Each class has its own fixed order of sums. */
 typedef enum ht_class { HT_CLASS_DECODE, HT_CLASS_BLOCK } ht_class;
+#define HT_DECODE_CLASS_COLUMNS 8 /* columns that the decode class is made for; more are right, but no faster */
 
 /* How activations meet quantised weights: rounded to 8 bits in blocks of 32 (fast), or kept in F32. */
 typedef enum ht_act_mode { HT_ACT_Q8, HT_ACT_F32 } ht_act_mode;
