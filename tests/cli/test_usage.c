@@ -58,7 +58,7 @@ Test(usage, no_command_and_unknown_command)
 /* Every wrong argument: exit code 2, nothing on stdout, a text that names the flag and, if there is one, the value. */
 Test(usage, wrong_arguments_are_named)
 {
-    static const struct { const char *argument[8], *names[2]; } wrong[] = {
+    static const struct { const char *argument[12], *names[2]; } wrong[] = {
         {{"run", "--nope"}, {"--nope"}},
         {{"run", "-Z"}, {"-Z"}},
         {{"run", "-m"}, {"--model", "needs a value"}},
@@ -95,8 +95,8 @@ Test(usage, wrong_arguments_are_named)
         {{"batch", "-i", "x", "-o", "y"}, {"--model"}},
         {{"batch", "-i", "x", "-o", "y", "-m", "m", "--shard=0/4"}, {"--shard", "'0/4'"}},
         {{"batch", "-i", "x", "-o", "y", "-m", "m", "--shard=5/4"}, {"--shard", "'5/4'"}},
-        {{"batch", "-i", "x", "-o", "y", "-m", "m", "-np0"}, {"--parallel", "0"}},
-        {{"batch", "-i", "x", "-o", "y", "-m", "m", "-n0"}, {"--n-predict", "0"}},
+        {{"batch", "-i", "x", "-o", "y", "-m", "m", "-np", "0"}, {"--parallel", "0"}},
+        {{"batch", "-i", "x", "-o", "y", "-m", "m", "-n", "0"}, {"--n-predict", "0"}},
         {{"batch", "--format", "xml"}, {"--format", "'xml'"}},
         {{"bench"}, {"--model"}},
         {{"bench", "-r", "0"}, {"--repetitions", "0"}},
