@@ -9,8 +9,12 @@ typedef struct cli_bench_options {
     cli_engine_options engine;
     int32_t prompt, generate, depth, repeats, rows, cols;
     bool json, kernels;
-    const char *types, *levels, *thread_counts, *columns; /* lists with commas; NULL: default */
+    const char *types, *levels, *thread_counts, *columns, *parallel; /* lists with commas; NULL: default */
 } cli_bench_options;
+
+enum { CLI_BENCH_LIST = 64 };
+/* The numbers of a list, each in [1, most]. -1: read; otherwise the exit code, and the reason has been said. */
+int cli_bench_numbers(const char *flag, const char *list, int32_t most, int32_t out[CLI_BENCH_LIST], int *n);
 
 int cli_bench_kernels(const cli_bench_options *options); /* the exit code */
 

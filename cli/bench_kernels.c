@@ -8,7 +8,7 @@
 
 #define ALL_TYPES "f32,f16,bf16,q8_0,q4_0,q4_1,q5_0,q5_1,q2_k,q3_k,q4_k,q5_k,q6_k,iq4_nl,iq4_xs"
 
-enum { MAX_WORDS = 64 };
+enum { MAX_WORDS = CLI_BENCH_LIST };
 typedef struct words { char text[1024]; char *word[MAX_WORDS]; int n; } words;
 
 static int split(const char *flag, const char *list, words *out)
@@ -24,19 +24,21 @@ static int split(const char *flag, const char *list, words *out)
     return out->n ? -1 : cli_usage("bench", "%s: '%s' is an empty list", flag, list);
 }
 
-/* The entries as numbers in [1, most]. */
-static int numbers(const char *flag, const words *from, int32_t most, int32_t out[MAX_WORDS])
+int cli_bench_numbers(const char *flag, const char *list, int32_t most, int32_t out[MAX_WORDS], int *n)
 {
-    for (int i = 0; i < from->n; i++) {
+    words from;
+    int code = split(flag, list, &from);
+    for (int i = 0; i < from.n && code < 0; i++) {
         char *end;
         errno = 0;
-        long v = strtol(from->word[i], &end, 10);
-        if (end == from->word[i] || *end) return cli_usage("bench", "%s: '%s' is not a number", flag, from->word[i]);
+        long v = strtol(from.word[i], &end, 10);
+        if (end == from.word[i] || *end) return cli_usage("bench", "%s: '%s' is not a number", flag, from.word[i]);
         if (errno || v < 1 || v > most)
-            return cli_usage("bench", "%s: %s is out of range (1 to %d)", flag, from->word[i], most);
+            return cli_usage("bench", "%s: %s is out of range (1 to %d)", flag, from.word[i], most);
         out[i] = (int32_t)v;
     }
-    return -1;
+    *n = from.n;
+    return code;
 }
 
 typedef struct plan {
@@ -47,21 +49,16 @@ typedef struct plan {
 
 static int make_plan(const cli_bench_options *o, plan *p)
 {
-    words list;
     int code = split("--types", o->types ? o->types : ALL_TYPES, &p->types);
     if (code < 0) code = split("--levels", o->levels ? o->levels : "ref,avx2,avx512", &p->levels);
-    if (code < 0) code = split("--columns", o->columns ? o->columns : "1,4,64", &list);
-    if (code < 0) code = numbers("--columns", &list, 4096, p->columns);
+    if (code < 0)
+        code = cli_bench_numbers("--columns", o->columns ? o->columns : "1,4,64", 4096, p->columns, &p->n_columns);
     if (code >= 0) return code;
-    p->n_columns = list.n;
     p->n_threads = 2;
     p->threads[0] = 1;
     p->threads[1] = o->engine.threads; /* 0: all */
     if (!o->thread_counts) return -1;
-    code = split("--thread-counts", o->thread_counts, &list);
-    if (code < 0) code = numbers("--thread-counts", &list, 1024, p->threads);
-    p->n_threads = list.n;
-    return code;
+    return cli_bench_numbers("--thread-counts", o->thread_counts, 1024, p->threads, &p->n_threads);
 }
 
 static void print_row(const hearth_kernel_bench *k, double read, cJSON *rows)

@@ -15,6 +15,8 @@ static const cli_option bench_table[] = {
     WHOLE("gen", "n", generate, 0, 1 << 24, "tokens to generate, default 128; 0: no decode"),
     WHOLE("depth", "d", depth, 0, 1 << 24, "tokens in the context before generating, default 1"),
     WHOLE("repetitions", "r", repeats, 1, 1000, "times each is done, default 5"),
+    {.name = "parallel", .aliases = "np", .kind = CLI_TEXT, .value = "LIST", .at = AT(parallel), .flags = CLI_NO_ENV,
+     .help = "numbers of sequences to decode side by side, separated by commas; default 1"},
     {.name = "json", .kind = CLI_FLAG, .at = AT(json), .help = "one JSON object on stdout"},
     {0}};
 
@@ -43,19 +45,21 @@ static const cli_group groups[] = {
 /* One measured thing: seconds of each repetition. */
 typedef struct series {
     char name[32];
-    int32_t tokens, n;
+    int32_t tokens, sequences, n;   /* tokens of all sequences */
     double *seconds;        /* [n], sorted once measured */
     uint64_t token_bytes;   /* weights read a token; 0: not what limits it */
 } series;
 
+enum { MAX_SEQUENCES = 256 };
 typedef struct bench {
     const cli_bench_options *o;
     hearth_engine *engine;
-    hearth_session *session;
+    hearth_session *sessions[MAX_SEQUENCES];
+    int32_t sequences;      /* decoded side by side in what is measured now */
     hearth_model_info info;
     double before, after;   /* streaming read, bytes/s */
     int32_t *ids;           /* [context]: any tokens will do */
-    series series[2];
+    series series[1 + CLI_BENCH_LIST];
     int n_series;
 } bench;
 
@@ -71,36 +75,47 @@ static void fill_ids(int32_t *ids, int32_t n, int32_t vocab_size)
     }
 }
 
-static int empty(bench *b, hearth_error *error) { return hearth_session_truncate(b->session, 0, error); }
+static int empty(bench *b, hearth_error *error)
+{
+    int rc = 0;
+    for (int i = 0; i < MAX_SEQUENCES && b->sessions[i] && rc >= 0; i++)
+        rc = hearth_session_truncate(b->sessions[i], 0, error);
+    return rc;
+}
 
 static int prefill_once(bench *b, double *seconds, hearth_error *error)
 {
     int rc = empty(b, error);
     double start = cli_now();
-    if (rc >= 0) rc = hearth_session_sync(b->session, b->ids, b->o->prompt, error);
+    if (rc >= 0) rc = hearth_session_sync(b->sessions[0], b->ids, b->o->prompt, error);
     *seconds = cli_now() - start;
     return rc;
 }
 
 static int decode_once(bench *b, double *seconds, hearth_error *error)
 {
-    int32_t depth = b->o->depth;
+    int32_t depth = b->o->depth, tokens[MAX_SEQUENCES];
     int rc = empty(b, error);
-    if (rc >= 0) rc = hearth_session_sync(b->session, b->ids, depth, error);
+    for (int32_t s = 0; s < b->sequences && rc >= 0; s++)
+        rc = hearth_session_sync(b->sessions[s], b->ids, depth, error);
     double start = cli_now();
-    for (int32_t i = 0; i < b->o->generate && rc >= 0; i++)
-        rc = hearth_session_append(b->session, b->ids[depth + i], error);
+    for (int32_t i = 0; i < b->o->generate && rc >= 0; i++) {
+        for (int32_t s = 0; s < b->sequences; s++) tokens[s] = b->ids[depth + i];
+        rc = hearth_decode_step(b->sessions, tokens, b->sequences, error);
+    }
     *seconds = cli_now() - start;
     return rc;
 }
 
-static int measure(bench *b, const char *what, int32_t tokens, uint64_t token_bytes,
+static int measure(bench *b, const char *what, int32_t tokens, int32_t sequences, uint64_t token_bytes,
                    int (*once)(bench *, double *, hearth_error *), hearth_error *error)
 {
     series *s = &b->series[b->n_series++];
     double warm_up;
-    *s = (series){.tokens = tokens, .token_bytes = token_bytes, .n = b->o->repeats};
-    snprintf(s->name, sizeof s->name, "%s%" PRId32, what, tokens);
+    *s = (series){.tokens = tokens * sequences, .sequences = sequences, .token_bytes = token_bytes, .n = b->o->repeats};
+    b->sequences = sequences;
+    if (sequences > 1) snprintf(s->name, sizeof s->name, "%s%" PRId32 " x %" PRId32, what, tokens, sequences);
+    else snprintf(s->name, sizeof s->name, "%s%" PRId32, what, tokens);
     s->seconds = cli_realloc(NULL, (size_t)s->n, sizeof *s->seconds);
     bool bar = !b->o->engine.quiet && cli_is_terminal(2);
     int rc = once(b, &warm_up, error);
@@ -113,14 +128,16 @@ static int measure(bench *b, const char *what, int32_t tokens, uint64_t token_by
     return rc;
 }
 
-static int measure_all(bench *b, hearth_error *error)
+static int measure_all(bench *b, const int32_t *sequences, int n, hearth_error *error)
 {
     const cli_bench_options *o = b->o;
     /* A device reads its own memory: this machine's says nothing about it. */
     if (!b->info.device) b->before = hearth_measure_read_bandwidth(b->info.threads, 5);
     int rc = 0;
-    if (o->prompt) rc = measure(b, "prefill ", o->prompt, 0, prefill_once, error);
-    if (rc >= 0 && o->generate) rc = measure(b, "decode ", o->generate, b->info.token_bytes, decode_once, error);
+    if (o->prompt) rc = measure(b, "prefill ", o->prompt, 1, 0, prefill_once, error);
+    for (int i = 0; i < n && o->generate && rc >= 0; i++) /* only one sequence alone is limited by the memory */
+        rc = measure(b, "decode ", o->generate, sequences[i], sequences[i] == 1 ? b->info.token_bytes : 0, decode_once,
+                     error);
     if (!b->info.device) b->after = hearth_measure_read_bandwidth(b->info.threads, 5);
     return rc;
 }
@@ -176,7 +193,8 @@ static void print_json(const bench *b)
         cJSON_AddItemToArray(results, r);
         cJSON_AddStringToObject(r, "name", s->name);
         cJSON_AddNumberToObject(r, "tokens", s->tokens);
-        if (s->token_bytes) cJSON_AddNumberToObject(r, "depth", b->o->depth);
+        cJSON_AddNumberToObject(r, "sequences", s->sequences);
+        if (s->name[0] == 'd') cJSON_AddNumberToObject(r, "depth", b->o->depth);
         cJSON_AddNumberToObject(r, "tokens_per_second", tokens_per_second(s, 0.5));
         cJSON_AddNumberToObject(r, "slowest", tokens_per_second(s, 1));
         cJSON_AddNumberToObject(r, "fastest", tokens_per_second(s, 0));
@@ -195,6 +213,8 @@ static void print_json(const bench *b)
 static int bench_model(const cli_bench_options *options)
 {
     cli_bench_options o = *options;
+    int32_t sequences[CLI_BENCH_LIST], most = 1;
+    int n_sequences;
     int64_t need = (int64_t)o.depth + o.generate > o.prompt ? (int64_t)o.depth + o.generate : o.prompt;
     if (o.prompt == 0 && o.generate == 0) return cli_usage("bench", "-p 0 and -n 0 leave nothing to measure");
     if (o.engine.context && o.engine.context < need)
@@ -203,18 +223,24 @@ static int bench_model(const cli_bench_options *options)
     if (!o.engine.context) o.engine.context = (int32_t)need;
     bench b = {.o = &o};
     hearth_error error = {0};
-    int code = cli_engine_open("bench", &o.engine, &b.engine, &b.info);
+    int code = cli_bench_numbers("--parallel", o.parallel ? o.parallel : "1", MAX_SEQUENCES, sequences, &n_sequences);
+    if (code >= 0) return code;
+    for (int i = 0; i < n_sequences; i++)
+        if (sequences[i] > most) most = sequences[i];
+    code = cli_engine_open_many("bench", &o.engine, most, &b.engine, &b.info);
     if (code >= 0) return code;
     b.ids = cli_realloc(NULL, (size_t)need, sizeof *b.ids);
     fill_ids(b.ids, (int32_t)need, b.info.n_vocab);
-    int rc = hearth_session_open(&b.session, b.engine, &(hearth_session_options){0}, &error);
-    if (rc >= 0) rc = measure_all(&b, &error);
+    int rc = 0;
+    for (int32_t i = 0; i < most && rc >= 0; i++)
+        rc = hearth_session_open(&b.sessions[i], b.engine, &(hearth_session_options){.id = (uint64_t)i}, &error);
+    if (rc >= 0) rc = measure_all(&b, sequences, n_sequences, &error);
     if (rc < 0) code = cli_fail("bench", "%s", error.text);
     else if (o.json) print_json(&b), code = CLI_OK;
     else print_table(&b), code = CLI_OK;
     for (int i = 0; i < b.n_series; i++) free(b.series[i].seconds);
     free(b.ids);
-    hearth_session_close(&b.session);
+    for (int32_t i = 0; i < most; i++) hearth_session_close(&b.sessions[i]);
     hearth_engine_close(&b.engine);
     return code;
 }

@@ -61,8 +61,15 @@ hearth_options cli_engine_to_hearth(const cli_engine_options *o)
 int cli_engine_open(const char *command, const cli_engine_options *options, hearth_engine **out,
                     hearth_model_info *info)
 {
+    return cli_engine_open_many(command, options, 1, out, info);
+}
+
+int cli_engine_open_many(const char *command, const cli_engine_options *options, int32_t sessions,
+                         hearth_engine **out, hearth_model_info *info)
+{
     if (!options->model) return cli_usage(command, "-m, --model: no model given");
     hearth_options o = cli_engine_to_hearth(options);
+    o.sessions = sessions;
     hearth_error error = {0};
     if (hearth_engine_open(out, &o, &error) < 0) return cli_fail(command, "%s", error.text);
     hearth_engine_info(*out, info);

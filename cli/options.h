@@ -19,6 +19,9 @@ extern const cli_option cli_engine_table[];
 /* Opens the engine, its info in `info`. -1: open; otherwise the exit code, and the reason has been said. */
 int cli_engine_open(const char *command, const cli_engine_options *options, hearth_engine **out,
                     hearth_model_info *info);
+/* The same for `sessions` sessions at once. */
+int cli_engine_open_many(const char *command, const cli_engine_options *options, int32_t sessions,
+                         hearth_engine **out, hearth_model_info *info);
 /* The same as hearth's struct, for commands that change a field or two. */
 hearth_options cli_engine_to_hearth(const cli_engine_options *options);
 

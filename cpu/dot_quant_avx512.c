@@ -43,8 +43,7 @@ TILE_INLINE void stored_columns(int nc, bool halves, bool has_min, const __m512i
     TILE_UNROLL for (int c = 0; c < nc; c++)
         acc[c] = out[c];
     for (int64_t i = 0; i < blocks; i++) {
-        /* in the order of one_group: half-block types come in whole super-blocks */
-        const int64_t b = halves && !has_min ? (i & ~3) | (i & 1) << 1 | (i >> 1 & 1) : i;
+        const int64_t b = taken_block(halves, has_min, i);
         const __m512i *from = stored + b * vectors;
         __m512i w[8];
         __m512 d[2], m[2];

@@ -149,6 +149,7 @@ void ht_kernels_dot_ref(ht_kernels *k)
                 .run = by_type[type].run[mode],
                 .row_tile = 1,
                 .column_tile = 1,
+                .decode_bits = true,
             };
         }
         k->expand[type] = info->dequantize;

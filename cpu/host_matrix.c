@@ -2,11 +2,14 @@
  * stream. One dispatch prepares the input (norm, quantise, pack), one computes all rows of all matrices that share it.
  *
  * Work is cut by rows of weights, never by columns or along the sum, so a column's bits know nothing of the cutting.
+ * A decode-class step of many columns (several sequences) is multiplied by the block-class kernels where their bits are
+ * those of the decode class: they unpack a weight once for all columns.
  */
 #include "core/base/arith.h"
 #include "cpu/host_internal.h"
 
 #define DECODE_UNIT_BYTES (512 << 10) /* weights of a decode unit: many tiles, as a kernel prefetches the next one */
+#define FEW_COLUMNS 6                 /* up to so many, decode-class kernels are faster */
 #define SERIAL_ELEMENTS (32 << 10)   /* a decode input smaller than this is prepared by the caller alone */
 
 static ht_host *host_of(ht_backend *b) { return (ht_host *)(void *)b; }
@@ -29,6 +32,14 @@ typedef struct input {
 static bool wants_f32(const ht_host *h, ht_type type)
 {
     return h->base.limits.act == HT_ACT_F32 || type == HT_F32 || type == HT_F16 || type == HT_BF16;
+}
+
+/* Whether a matrix of this type is multiplied by the block-class kernels. */
+static bool in_block(const input *in, ht_type type)
+{
+    const ht_matmul *kernel = &in->h->kernels.matmul[type][wants_f32(in->h, type)];
+
+    return in->class_ == HT_CLASS_BLOCK || (in->n > FEW_COLUMNS && kernel->decode_bits);
 }
 
 static const void *rows_of_input(const input *in, bool f32, size_t *stride)
@@ -94,11 +105,12 @@ static void prepare(input *in, ht_host *h, const float *x, const ht_norm *norm, 
         bool f32 = wants_f32(h, w[i]->type);
         const ht_matmul *kernel = &h->kernels.matmul[w[i]->type][f32];
         in->quantise |= !f32;
-        if (in->class_ != HT_CLASS_BLOCK) continue;
+        if (!in_block(in, w[i]->type)) continue;
         add_form(in, kernel, f32, &used);
         chunk = common_multiple(chunk, kernel->column_tile);
     }
     if (in->class_ == HT_CLASS_BLOCK) chunk *= ht_max_i64(1, in->n / (4 * h->threads) / chunk);
+    else if (in->n_forms) chunk = 2; /* few columns: rather in neighbouring lines than by one thread */
     else if (in->n * in->cols <= SERIAL_ELEMENTS) chunk = in->n;
     if (in->f32 == x && !in->quantise && !in->n_forms) return;
     ht_pool_for(h->pool, in->n, chunk > 0 ? chunk : 1, prepare_range, in);
@@ -114,7 +126,7 @@ static void product(const input *in, const ht_matrix *w, int64_t row, int64_t ro
     bool f32 = wants_f32(h, w->type);
     const char *data = (const char *)w->data + (size_t)row * w->row_bytes;
 
-    if (in->class_ == HT_CLASS_BLOCK) {
+    if (in_block(in, w->type)) {
         const ht_matmul *kernel = &h->kernels.matmul[w->type][f32];
         int i = 0;
         while (in->form[i].kernel->pack != kernel->pack || in->form[i].f32 != f32) i++;
@@ -143,9 +155,10 @@ static int64_t unit_rows(const input *in, const ht_matrix *w)
     int64_t rows = DECODE_UNIT_BYTES / (int64_t)w->row_bytes;
     int64_t fair = w->rows / (4 * in->h->threads);
     /* With more than a dispatch's worth of columns the scratch of a unit holds fewer rows. */
-    int64_t most = in->n > HT_DECODE_COLUMNS ? HT_BLOCK_ROWS : HT_DECODE_ROWS;
-    rows = ht_min_i64(ht_min_i64(rows, fair), most) / 16 * 16;
-    return ht_max_i64(rows, 16);
+    int64_t most = HT_DECODE_ROWS * HT_DECODE_COLUMNS / ht_max_i64(in->n, HT_DECODE_COLUMNS);
+    int64_t tile = in_block(in, w->type) ? in->h->kernels.matmul[w->type][wants_f32(in->h, w->type)].row_tile : 16;
+    rows = ht_min_i64(ht_min_i64(rows, fair), ht_max_i64(most, HT_BLOCK_ROWS)) / tile * tile;
+    return ht_max_i64(rows, tile);
 }
 
 typedef struct project_job {

@@ -32,12 +32,13 @@ typedef struct ht_matmul {
     /* Bytes of `n` packed columns, and of one thread's scratch. */
     size_t (*packed_bytes)(int64_t n, int64_t cols);
     size_t (*scratch_bytes)(int64_t cols);
-    /* Packs columns [begin, end) of n; x as in ht_dot_fn. Threads pack disjoint ranges; begin is a multiple of
+    /* Packs columns [begin, end) of n; x as in ht_dot_fn. Threads pack disjoint ranges, which are best multiples of
      * column_tile. */
     void (*pack)(void *packed, const void *x, size_t x_bytes, int64_t begin, int64_t end, int64_t n, int64_t cols);
     void (*run)(float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows, const void *packed,
                 int64_t n, int64_t cols, void *scratch);
     int32_t row_tile, column_tile; /* the sizes it likes its ranges to be multiples of */
+    bool decode_bits;              /* its results are those of dot, bit for bit: it can serve both classes */
 } ht_matmul;
 
 typedef struct ht_kernels {

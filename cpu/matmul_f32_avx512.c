@@ -167,7 +167,7 @@ RUN(bf16, panel_bf16, NULL)
 
 void ht_kernels_matmul_f32_avx512(ht_kernels *k)
 {
-    ht_matmul m = {packed_bytes, scratch_bytes, pack, NULL, ROWS, TILE_COLUMNS};
+    ht_matmul m = {packed_bytes, scratch_bytes, pack, NULL, ROWS, TILE_COLUMNS, false};
 #define FILL(name, id)                                                                                             \
     m.run = run_##name;                                                                                            \
     k->matmul[id][1] = m;

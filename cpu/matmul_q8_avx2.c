@@ -80,18 +80,23 @@ static void run(const tile_type *t, float *y, int64_t y_stride, const void *w, s
     const size_t tile_bytes = (size_t)blocks * packed_block_bytes(halves);
     __m256i *stored = (__m256i *)(((uintptr_t)scratch + 63) & ~(uintptr_t)63);
     const int64_t step = TILE_ROWS * tiles_at_once(cols);
-    for (int64_t r = 0; r < rows; r += step) {
+    for (int64_t r = 0; r < rows && n > 0; r += step) {
         int64_t end = rows - r < step ? rows : r + step;
         for (int64_t s = r; s < end; s += TILE_ROWS) {
             tile_rows tile;
             tile_set(&tile, (const char *)w + (size_t)s * row_bytes, row_bytes, rows - s);
             t->store(&tile, 0, blocks, stored + (s - r) / TILE_ROWS * vectors);
         }
+        /* Each product prefetches its share of the rows to be unpacked next: with few columns they are soon wanted. */
+        const char *next = (const char *)w + (size_t)end * row_bytes;
+        int64_t products = (n + TILE_COLUMNS - 1) / TILE_COLUMNS * ((end - r + TILE_ROWS - 1) / TILE_ROWS);
+        size_t share = (size_t)(rows - end < step ? rows - end : step) * row_bytes / (size_t)products;
+        size_t share_of_block = (share + (size_t)blocks - 1) / (size_t)blocks;
         for (int64_t c = 0; c < n; c += TILE_COLUMNS) {
             const char *columns = (const char *)packed + (size_t)(c / TILE_COLUMNS) * tile_bytes;
-            for (int64_t s = r; s < end; s += TILE_ROWS) {
-                t->product(stored + (s - r) / TILE_ROWS * vectors, columns, blocks, y + c * y_stride + s, y_stride,
-                           rows - s, n - c);
+            for (int64_t s = r; s < end; s += TILE_ROWS, next += share) {
+                t->product(stored + (s - r) / TILE_ROWS * vectors, columns, blocks, next, share_of_block,
+                           y + c * y_stride + s, y_stride, rows - s, n - c);
             }
         }
     }
@@ -124,7 +129,7 @@ void ht_kernels_matmul_q8_avx2(ht_kernels *k)
 {
 #define FILL(name, id, kind)                                                                                       \
     k->matmul[id][0] = (ht_matmul){bytes_##kind, scratch_bytes, pack_##kind, run_##name, 4 * TILE_ROWS,     \
-                                   TILE_COLUMNS};
+                                   TILE_COLUMNS, true};
     FILL(q4_0, HT_Q4_0, whole_8)
     FILL(q4_1, HT_Q4_1, whole_min)
     FILL(q5_0, HT_Q5_0, whole_16)

@@ -72,27 +72,32 @@ TILE_INLINE void pack(bool halves, int32_t offset, void *packed, const void *x, 
     }
 }
 
-/* 16 rows . 8 columns. */
+/* 16 rows . 8 columns. Prefetches next_step bytes of `next` with each block. */
 TILE_INLINE void tile_product(bool halves, bool has_min, const __m512i *stored, const char *packed, int64_t blocks,
-                              float *y, int64_t y_stride, __mmask16 rows, int64_t n)
+                              const char *next, size_t next_step, float *y, int64_t y_stride, __mmask16 rows, int64_t n)
 {
     const int64_t vectors = stored_vectors(halves, has_min);
+    uintptr_t line = (uintptr_t)next, ahead = line;
     __m512 acc[TILE_COLUMNS];
     TILE_UNROLL for (int c = 0; c < TILE_COLUMNS; c++)
         acc[c] = _mm512_setzero_ps();
-    for (int64_t b = 0; b < blocks; b++, stored += vectors, packed += packed_block_bytes(halves)) {
-        const int8_t *q = (const int8_t *)packed;
-        const float *scale = (const float *)(const void *)(packed + TILE_COLUMNS * HT_QK);
+    for (int64_t i = 0; i < blocks; i++) {
+        const int64_t b = taken_block(halves, has_min, i);
+        const __m512i *from = stored + b * vectors;
+        const int8_t *q = (const int8_t *)packed + (size_t)b * packed_block_bytes(halves);
+        const float *scale = (const float *)(const void *)(q + TILE_COLUMNS * HT_QK);
         const tile_aux *aux = (const tile_aux *)(const void *)(scale + TILE_COLUMNS);
+        for (ahead += next_step; line < ahead; line += 64)
+            _mm_prefetch((const char *)line, _MM_HINT_T1);
         __m512i w[8];
         __m512 d[2], m[2];
-        TILE_UNROLL for (int i = 0; i < 8; i++)
-            w[i] = _mm512_load_si512(stored + i);
+        TILE_UNROLL for (int j = 0; j < 8; j++)
+            w[j] = _mm512_load_si512(from + j);
         const int parts = halves ? 2 : 1;
         TILE_UNROLL for (int h = 0; h < parts; h++) {
-            d[h] = _mm512_load_ps(stored + 8 + h);
+            d[h] = _mm512_load_ps(from + 8 + h);
             if (has_min)
-                m[h] = _mm512_load_ps(stored + 8 + parts + h);
+                m[h] = _mm512_load_ps(from + 8 + parts + h);
         }
         TILE_UNROLL for (int c = 0; c < TILE_COLUMNS; c++)
             acc[c] = block_column(false, halves, has_min, w, d, m, q + HT_QK * c, scale[c], aux + c, TILE_COLUMNS,
@@ -104,13 +109,13 @@ TILE_INLINE void tile_product(bool halves, bool has_min, const __m512i *stored, 
     }
 }
 
-typedef void product_fn(const __m512i *stored, const char *packed, int64_t blocks, float *y, int64_t y_stride,
-                        __mmask16 rows, int64_t n);
+typedef void product_fn(const __m512i *stored, const char *packed, int64_t blocks, const char *next, size_t next_step,
+                        float *y, int64_t y_stride, __mmask16 rows, int64_t n);
 #define PRODUCT(kind, halves, has_min)                                                                             \
-    static void product_##kind(const __m512i *stored, const char *packed, int64_t blocks, float *y,                \
-                               int64_t y_stride, __mmask16 rows, int64_t n)                                        \
+    static void product_##kind(const __m512i *stored, const char *packed, int64_t blocks, const char *next,        \
+                               size_t next_step, float *y, int64_t y_stride, __mmask16 rows, int64_t n)            \
     {                                                                                                              \
-        tile_product(halves, has_min, stored, packed, blocks, y, y_stride, rows, n);                               \
+        tile_product(halves, has_min, stored, packed, blocks, next, next_step, y, y_stride, rows, n);              \
     }
 PRODUCT(whole_offset, false, false)
 PRODUCT(whole_min, false, true)
@@ -135,18 +140,23 @@ static void run(const tile_type *t, float *y, int64_t y_stride, const void *w, s
     const size_t tile_bytes = (size_t)blocks * packed_block_bytes(halves);
     __m512i *stored = (__m512i *)(((uintptr_t)scratch + 63) & ~(uintptr_t)63);
     const int64_t step = TILE_ROWS * tiles_at_once(cols);
-    for (int64_t r = 0; r < rows; r += step) {
+    for (int64_t r = 0; r < rows && n > 0; r += step) {
         int64_t end = rows - r < step ? rows : r + step;
         for (int64_t s = r; s < end; s += TILE_ROWS) {
             tile_rows tile;
             tile_set(&tile, (const char *)w + (size_t)s * row_bytes, row_bytes, rows - s);
             t->store(&tile, 0, blocks, stored + (s - r) / TILE_ROWS * vectors);
         }
+        /* Each product prefetches its share of the rows to be unpacked next: with few columns they are soon wanted. */
+        const char *next = (const char *)w + (size_t)end * row_bytes;
+        int64_t products = (n + TILE_COLUMNS - 1) / TILE_COLUMNS * ((end - r + TILE_ROWS - 1) / TILE_ROWS);
+        size_t share = (size_t)(rows - end < step ? rows - end : step) * row_bytes / (size_t)products;
+        size_t share_of_block = (share + (size_t)blocks - 1) / (size_t)blocks;
         for (int64_t c = 0; c < n; c += TILE_COLUMNS) {
             const char *columns = (const char *)packed + (size_t)(c / TILE_COLUMNS) * tile_bytes;
-            for (int64_t s = r; s < end; s += TILE_ROWS) {
-                product(stored + (s - r) / TILE_ROWS * vectors, columns, blocks, y + c * y_stride + s, y_stride,
-                        lanes_mask(rows - s), n - c);
+            for (int64_t s = r; s < end; s += TILE_ROWS, next += share) {
+                product(stored + (s - r) / TILE_ROWS * vectors, columns, blocks, next, share_of_block,
+                        y + c * y_stride + s, y_stride, lanes_mask(rows - s), n - c);
             }
         }
     }
@@ -179,7 +189,7 @@ void ht_kernels_matmul_q8_avx512(ht_kernels *k)
 {
 #define FILL(name, id, kind)                                                                                       \
     k->matmul[id][0] = (ht_matmul){bytes_##kind, scratch_bytes_avx512, pack_##kind, run_##name, 2 * TILE_ROWS,     \
-                                   TILE_COLUMNS};
+                                   TILE_COLUMNS, true};
     FILL(q4_0, HT_Q4_0, whole_8)
     FILL(q4_1, HT_Q4_1, whole_min)
     FILL(q5_0, HT_Q5_0, whole_16)

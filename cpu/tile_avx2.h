@@ -48,9 +48,10 @@ typedef struct tile_type {
     /* acc[c] += stored blocks . column c, from block `first` of the columns on. */
     void (*columns)(int64_t n, const __m256i *stored, int64_t blocks, const tile_columns *x, int64_t first,
                     __m256 *acc);
-    /* y = stored blocks . a packed tile of columns (matmul_q8_avx2.c), the first n of them. */
-    void (*product)(const __m256i *stored, const char *packed, int64_t blocks, float *y, int64_t y_stride,
-                    int64_t rows, int64_t n);
+    /* y = stored blocks . a packed tile of columns (matmul_q8_avx2.c), the first n of them. Prefetches next_step bytes
+     * of `next` with each block. */
+    void (*product)(const __m256i *stored, const char *packed, int64_t blocks, const char *next, size_t next_step,
+                    float *y, int64_t y_stride, int64_t rows, int64_t n);
 } tile_type;
 
 extern const tile_type ht_tile_q4_0_avx2, ht_tile_q4_1_avx2, ht_tile_q5_0_avx2, ht_tile_q5_1_avx2, ht_tile_q8_0_avx2,

@@ -16,6 +16,12 @@ enum {
 /* A block in memory: 8 vectors of weights, then 1 or 2 of scales, then as many of minimums if the type has them. */
 TILE_INLINE int64_t stored_vectors(bool halves, bool has_min) { return 8 + (halves ? 2 : 1) * (has_min ? 2 : 1); }
 
+/* The block that is taken as the i-th: the order of unpack_order for all of a row, since sums of F32 follow it. */
+TILE_INLINE int64_t taken_block(bool halves, bool has_min, int64_t i)
+{
+    return halves && !has_min ? (i & ~3) | (i & 1) << 1 | (i >> 1 & 1) : i;
+}
+
 /* What is known of a column beside quants and scale, 32 bits for each block, or each half block:
  *   offset types: int, -offset * sum(q), the start of the integer sum; types with minimums: float, d * sum(q). */
 typedef union tile_aux { int32_t i; float f; } tile_aux;

@@ -102,9 +102,10 @@ TILE_INLINE void stored_columns(ht_type type, int nc, int64_t c0, const __m256i 
 /* Layout of packed tiles: int8 q[4][32], float d[4], tile_aux aux[4] or [2][4]. */
 TILE_INLINE size_t packed_block_bytes(bool halves) { return TILE_COLUMNS * (HT_QK + 4u + (halves ? 8u : 4u)); }
 
-TILE_INLINE void tile_product(ht_type type, const __m256i *stored, const char *packed, int64_t blocks, float *y,
-                              int64_t y_stride, int64_t rows, int64_t n)
+TILE_INLINE void tile_product(ht_type type, const __m256i *stored, const char *packed, int64_t blocks,
+                              const char *next, size_t next_step, float *y, int64_t y_stride, int64_t rows, int64_t n)
 {
+    uintptr_t line = (uintptr_t)next, ahead = line;
     __m256 acc[TILE_COLUMNS];
     TILE_UNROLL for (int c = 0; c < TILE_COLUMNS; c++)
         acc[c] = _mm256_setzero_ps();
@@ -112,6 +113,8 @@ TILE_INLINE void tile_product(ht_type type, const __m256i *stored, const char *p
         const int8_t *q = (const int8_t *)packed;
         const float *scale = (const float *)(const void *)(packed + TILE_COLUMNS * HT_QK);
         const tile_aux *aux = (const tile_aux *)(const void *)(scale + TILE_COLUMNS);
+        for (ahead += next_step; line < ahead; line += 64)
+            _mm_prefetch((const char *)line, _MM_HINT_T1);
         tile_block w;
         load_block(type, stored, &w);
         TILE_UNROLL for (int c = 0; c < TILE_COLUMNS; c++)
@@ -150,10 +153,10 @@ TILE_INLINE void tile_product(ht_type type, const __m256i *stored, const char *p
         for (; c < n; c++)                                                                                         \
             stored_columns(type, 1, c, stored, blocks, x, first, acc);                                             \
     }                                                                                                              \
-    static void product_##name(const __m256i *stored, const char *packed, int64_t blocks, float *y,                \
-                               int64_t y_stride, int64_t rows, int64_t n)                                          \
+    static void product_##name(const __m256i *stored, const char *packed, int64_t blocks, const char *next,        \
+                               size_t next_step, float *y, int64_t y_stride, int64_t rows, int64_t n)              \
     {                                                                                                              \
-        tile_product(type, stored, packed, blocks, y, y_stride, rows, n);                                          \
+        tile_product(type, stored, packed, blocks, next, next_step, y, y_stride, rows, n);                         \
     }                                                                                                              \
     const tile_type ht_tile_##name##_avx2 = {type, one_##name, store_##name, floats_##name, columns_##name,        \
                                              product_##name};

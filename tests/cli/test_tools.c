@@ -120,14 +120,16 @@ Test(tools, synth_makes_a_model_that_runs)
     cr_assert_eq(number(j, "completion_tokens", NULL), 8);
     cJSON_Delete(j);
     spawned_free(&s);
-    s = test_hearth(NULL, "bench", "-m", a, "-p", "16", "-n", "8", "-r", "2", "--json", "-q");
+    s = test_hearth(NULL, "bench", "-m", a, "-p", "16", "-n", "8", "-np", "1,9", "-r", "2", "--json", "-q");
     cr_assert_eq(s.code, 0, "%s", s.err);
     j = cJSON_Parse(s.out);
     cr_assert_gt(number(j, "read_bytes_per_second_before", NULL), 1e8);
     cJSON *results = cJSON_GetObjectItem(j, "results");
-    cr_assert_eq(cJSON_GetArraySize(results), 2);
-    for (int i = 0; i < 2; i++) {
+    cr_assert_eq(cJSON_GetArraySize(results), 3);
+    for (int i = 0; i < 3; i++) {
         cJSON *r = cJSON_GetArrayItem(results, i);
+        cr_assert_eq(number(r, "sequences", NULL), i == 2 ? 9 : 1);
+        cr_assert_eq(number(r, "tokens", NULL), i == 0 ? 16 : i == 1 ? 8 : 72);
         cr_assert_gt(number(r, "tokens_per_second", NULL), 0);
         cr_assert_leq(number(r, "slowest", NULL), number(r, "tokens_per_second", NULL));
         cr_assert_geq(number(r, "fastest", NULL), number(r, "tokens_per_second", NULL));

@@ -103,6 +103,7 @@ Test(usage, wrong_arguments_are_named)
         {{"bench", "-m", "m", "-p0", "-n0"}, {"-p 0"}},
         {{"bench", "-m", "m", "-c", "100"}, {"--ctx-size", "100"}},
         {{"bench", "--kernels", "--columns", "0"}, {"--columns", "0"}},
+        {{"bench", "-m", "m", "-np", "1,257"}, {"--parallel", "257"}},
         {{"bench", "--kernels", "--thread-counts", "1,x"}, {"--thread-counts", "'x'"}},
         {{"eval", "-f", "x"}, {"--model"}},
         {{"eval", "-m", "m", "--windows", "doors"}, {"--windows", "'doors'"}},

@@ -175,7 +175,7 @@ static void multiply(const ht_kernels *k, const problem *p, bool block, float *y
     const ht_matmul *m = &k->matmul[p->type][p->mode];
     void *packed = malloc(m->packed_bytes(n, p->s.cols)), *scratch = malloc(m->scratch_bytes(p->s.cols));
     /* packed in two parts, as two threads would */
-    int64_t cut = n / 2 / m->column_tile * m->column_tile;
+    int64_t cut = n % 3 ? n / 2 / m->column_tile * m->column_tile : n / 3;
     m->pack(packed, x, p->x_bytes, cut, n, n, p->s.cols);
     m->pack(packed, x, p->x_bytes, 0, cut, n, p->s.cols);
     m->run(y, stride, w, p->row_bytes, rows, packed, n, p->s.cols, scratch);
@@ -239,6 +239,25 @@ static void check_bits(const ht_kernels *k, const problem *p, bool block, uint64
     free(part.memory);
 }
 
+/* A block-class kernel that serves the decode class gives its bits. */
+static void check_decode_bits(const ht_kernels *k, const problem *p, uint64_t seed)
+{
+    shape s = p->s;
+    result block = result_make(s, 0), decode = result_make(s, 0);
+    if (!k->matmul[p->type][p->mode].decode_bits)
+        goto done;
+    multiply(k, p, true, block.y, block.stride, 0, s.rows, 0, s.n);
+    for (int64_t c = 0, n; c < s.n; c += n) {
+        n = s.n - c < 3 ? 1 : 3;
+        multiply(k, p, false, decode.y + c * decode.stride, decode.stride, 0, s.rows, c, n);
+    }
+    cr_assert(memcmp(block.y, decode.y, (size_t)(s.rows * s.n) * sizeof(float)) == 0,
+              "%s: other bits than the decode class", describe(k, p, true, seed));
+done:
+    free(block.memory);
+    free(decode.memory);
+}
+
 static void check(ht_isa isa, ht_type type, shape s, enum mood mood, uint64_t seed)
 {
     static ht_kernels ref, k;
@@ -253,6 +272,8 @@ static void check(ht_isa isa, ht_type type, shape s, enum mood mood, uint64_t se
             problem_make(&p, type, mode, s, mood);
             check_values(&ref, &k, &p, block, seed);
             check_bits(&k, &p, block, seed);
+            if (block)
+                check_decode_bits(&k, &p, seed);
             problem_free(&p);
         }
     }
@@ -362,6 +383,9 @@ Test(dot, every_entry_is_overridden)
                           mode);
                 cr_expect(k.matmul[type][mode].run != ref.matmul[type][mode].run, "%s %s matmul[%d]",
                           ht_isa_name(k.isa), info->name, mode);
+                /* several sequences are decoded at the speed of a prompt */
+                cr_expect(k.matmul[type][mode].decode_bits || mode == 1 || info->block_len == 1,
+                          "%s %s matmul[%d] has bits of its own", ht_isa_name(k.isa), info->name, mode);
             }
             cr_expect(k.expand[type] != ref.expand[type], "%s %s expand", ht_isa_name(k.isa), info->name);
         }
