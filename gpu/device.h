@@ -28,6 +28,7 @@ typedef enum ht_emu_order { HT_EMU_FORWARD, HT_EMU_REVERSE, HT_EMU_SHUFFLED } ht
 typedef struct ht_emu_faults {
     int64_t alloc, copy, launch;  /* the N-th of its kind fails: an alloc at the call, the others when they run */
     int64_t lost;                 /* the device is lost when it has run N pieces of work */
+    int64_t call;                 /* the N-th call of the port that may fail does, as does a launch, without more harm */
 } ht_emu_faults;
 
 typedef struct ht_emu_options {

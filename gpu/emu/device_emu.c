@@ -37,6 +37,19 @@ int ht_emu_device_status(ht_emu_device *d, ht_error *err)
     return code ? ht_fail(err, code, "%s: %s", d->options.name, d->failure_text) : 0;
 }
 
+/* True when this is the call that the tests want to fail. */
+static bool struck(ht_emu_device *d)
+{
+    return __atomic_add_fetch(&d->calls, 1, __ATOMIC_RELAXED) == d->options.faults.call;
+}
+
+static int call_fails(ht_device *device, const char *what, ht_error *err)
+{
+    ht_emu_device *d = (ht_emu_device *)device;
+
+    return struck(d) ? ht_fail(err, -EIO, "%s: %s failed (fault injected)", d->options.name, what) : 0;
+}
+
 /* ---- what it is ------------------------------------------------------------------------------------------ */
 
 static void emu_info(ht_device *device, ht_device_info *out)
@@ -108,6 +121,7 @@ static int allocate(ht_emu_device *d, size_t bytes, bool pinned, const char *wha
 
 static int emu_alloc(ht_device *device, size_t bytes, const char *what, void **out, ht_error *err)
 {
+    if (call_fails(device, "an allocation", err) < 0) return -EIO;
     ht_emu_device *d = emu(device);
 
     pthread_mutex_lock(&d->lock);
@@ -118,6 +132,7 @@ static int emu_alloc(ht_device *device, size_t bytes, const char *what, void **o
 
 static int emu_alloc_pinned(ht_device *device, size_t bytes, const char *what, void **out, ht_error *err)
 {
+    if (call_fails(device, "an allocation of pinned memory", err) < 0) return -EIO;
     ht_emu_device *d = emu(device);
 
     pthread_mutex_lock(&d->lock);
@@ -160,6 +175,7 @@ static bool inside(const ht_emu_device *d, const void *p, size_t bytes, bool pin
 
 static int emu_stream_open(ht_device *device, const char *name, ht_stream **out, ht_error *err)
 {
+    if (call_fails(device, "opening a stream", err) < 0) return -EIO;
     return ht_queue_open(out, emu(device), name, err);
 }
 
@@ -189,11 +205,13 @@ static int emu_stream_sync(ht_device *device, ht_stream *s, ht_error *err)
     if (r < 0) return r;
     ht_queue_drain(s);
     host_reaches(s->device, s->ready);
-    return ht_emu_device_status(emu(device), err);
+    r = ht_emu_device_status(emu(device), err);
+    return r < 0 ? r : call_fails(device, "waiting for a stream", err);
 }
 
 static int emu_event_open(ht_device *device, ht_device_event **out, ht_error *err)
 {
+    if (call_fails(device, "opening an event", err) < 0) return -EIO;
     ht_device_event *e = ht_calloc(1, sizeof *e);
 
     *out = e;
@@ -212,7 +230,7 @@ static void emu_event_close(ht_device *device, ht_device_event *e)
 
 static int emu_event_record(ht_device *device, ht_device_event *e, ht_stream *s, ht_error *err)
 {
-    (void)device;
+    if (call_fails(device, "recording an event", err) < 0) return -EIO;
     int r = refuse_recorded(s, "an event is recorded", err);
     if (r < 0) return r;
     ht_emu_work *w = ht_queue_slot(s);
@@ -226,7 +244,7 @@ static int emu_event_record(ht_device *device, ht_device_event *e, ht_stream *s,
 
 static int emu_stream_wait(ht_device *device, ht_stream *s, ht_device_event *e, ht_error *err)
 {
-    (void)device;
+    if (call_fails(device, "waiting in a stream", err) < 0) return -EIO;
     int r = refuse_recorded(s, "an event is awaited", err);
     if (r < 0) return r;
     ht_emu_work *w = ht_queue_slot(s);
@@ -242,7 +260,8 @@ static int emu_event_sync(ht_device *device, ht_device_event *e, ht_error *err)
 {
     ht_mark_wait(e, e->recorded);
     host_reaches(e->device, e->time);
-    return ht_emu_device_status(emu(device), err);
+    int r = ht_emu_device_status(emu(device), err);
+    return r < 0 ? r : call_fails(device, "waiting for an event", err);
 }
 
 static int emu_event_poll(ht_device *device, ht_device_event *e)
@@ -295,6 +314,7 @@ static void account(ht_emu_device *d, ht_stream *s, const ht_emu_cost *c)
 static int emu_copy(ht_device *device, ht_stream *s, void *dst, const void *src, size_t bytes, ht_copy_kind kind,
                     ht_error *err)
 {
+    if (call_fails(device, "a copy", err) < 0) return -EIO;
     static const struct { ht_engine engine; const char *name; bool from_host, to_host; } kinds[] = {
         [HT_COPY_TO_DEVICE] = {HT_ENGINE_TO_DEVICE, "copy to device", true, false},
         [HT_COPY_TO_HOST] = {HT_ENGINE_TO_HOST, "copy to host", false, true},
@@ -327,6 +347,7 @@ static int emu_copy(ht_device *device, ht_stream *s, void *dst, const void *src,
 
 static int emu_fill(ht_device *device, ht_stream *s, void *dst, int byte, size_t bytes, ht_error *err)
 {
+    if (call_fails(device, "a fill", err) < 0) return -EIO;
     ht_emu_device *d = emu(device);
     int r = refuse_recorded(s, "a fill is queued", err);
 
@@ -363,6 +384,7 @@ int ht_emu_submit(void *stream, const char *name, const unsigned grid[3], const 
     };
 
     if (ht_emu_launch_check(&launch) || closure_bytes > HT_CLOSURE_BYTES) return EINVAL;
+    if (struck(d)) return EIO;
     pthread_mutex_lock(&d->lock);
     double latency = s->recording ? d->options.graph_latency : d->options.launch_latency;
     account(d, s, &(ht_emu_cost){HT_ENGINE_COMPUTE, name, bytes / d->options.memory_bandwidth + latency, bytes});
@@ -390,6 +412,7 @@ static void emu_graph_close(ht_device *device, ht_device_graph *g)
 
 static int emu_graph_open(ht_device *device, int32_t pieces, ht_device_graph **out, ht_error *err)
 {
+    if (call_fails(device, "opening a graph", err) < 0) return -EIO;
     ht_device_graph *g = ht_calloc(1, sizeof *g);
 
     *out = NULL;
@@ -408,6 +431,7 @@ static int emu_graph_open(ht_device *device, int32_t pieces, ht_device_graph **o
 
 static int emu_graph_begin(ht_device *device, ht_device_graph *g, ht_stream *s, ht_error *err)
 {
+    if (call_fails(device, "recording a graph", err) < 0) return -EIO;
     int r = refuse_recorded(s, "recording begun", err);
 
     (void)device;
@@ -422,13 +446,15 @@ static int emu_graph_end(ht_device *device, ht_device_graph *g, ht_stream *s, ht
 {
     if (s->recording != g) return ht_fail(err, -EINVAL, "%s: the stream is not recorded", emu(device)->options.name);
     s->recording = NULL;
-    if (!g->overflow) return 0;
+    if (!g->overflow && call_fails(device, "preparing a graph", err) >= 0) return 0;
     g->n = 0;
+    if (!g->overflow) return -EIO;
     return ht_fail(err, -ENOSPC, "%s: more work than the graph's %d pieces", emu(device)->options.name, g->capacity - 1);
 }
 
 static int emu_graph_launch(ht_device *device, ht_device_graph *g, ht_stream *s, ht_error *err)
 {
+    if (call_fails(device, "launching a graph", err) < 0) return -EIO;
     ht_emu_device *d = emu(device);
     int r = refuse_recorded(s, "a graph is launched", err);
 
@@ -450,14 +476,15 @@ static int emu_graph_launch(ht_device *device, ht_device_graph *g, ht_stream *s,
 
 static int emu_use(ht_device *device, ht_error *err)
 {
-    (void)device, (void)err;
+    if (call_fails(device, "selecting the device", err) < 0) return -EIO;
     return 0;
 }
 
 static int emu_launched(ht_device *device, int code, const char *kernel, ht_error *err)
 {
     if (!code) return 0;
-    return ht_fail(err, -code, "%s: kernel %s: invalid launch (%s)", emu(device)->options.name, kernel, strerror(code));
+    return ht_fail(err, -code, "%s: kernel %s: %s", emu(device)->options.name, kernel,
+                   code == EIO ? "launch failed (fault injected)" : "invalid launch");
 }
 
 static int emu_span(ht_device *device, const ht_device_span *span, ht_error *err)
@@ -557,7 +584,7 @@ void ht_device_emu_set_faults(ht_gpu *gpu, const ht_emu_faults *faults)
     ht_emu_device *d = emu(&gpu->device);
 
     d->options.faults = *faults;
-    d->allocs = d->copies_run = d->kernels_run = d->work_run = 0;
+    d->allocs = d->copies_run = d->kernels_run = d->work_run = d->calls = 0;
 }
 
 const ht_emu_span *ht_device_emu_trace(ht_gpu *gpu, int64_t *n)

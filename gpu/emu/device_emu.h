@@ -20,7 +20,7 @@ typedef struct ht_emu_device {
     ht_timeline timeline;
     int64_t allocs, launches, graphs;
     /* Atomics. */
-    int64_t copies_run, kernels_run, work_run;
+    int64_t copies_run, kernels_run, work_run, calls;
     int32_t failure;               /* 0, or the negative errno of the first failure; text is set before it */
     int32_t failing;               /* somebody is writing the text */
     char failure_text[384];

@@ -130,3 +130,88 @@ Test(steps, graphs_give_the_same_bits, .timeout = 120)
     cr_expect(!memcmp(with, beside, sizeof with), "bits depend on the company");
     drop_model();
 }
+
+/* ---- failures -------------------------------------------------------------------------------------------- */
+
+#ifdef HEARTH_HARNESS
+enum { STRIDE = 13 }; /* sanitizers make each run ten times as long */
+#else
+enum { STRIDE = 1 };
+#endif
+
+static void make_smallest_model(void)
+{
+    ht_error err = {0};
+    const ht_synth_options o = {.shape = "tiny", .n_layers = 1, .n_embd = 64, .n_ff = 64, .n_heads = 2, .n_kv_heads = 1,
+                                .head_dim = 32, .n_vocab = V, .n_context = 256, .seed = 5, .quiet = true, .threads = 1};
+
+    test_temp_dir(folder);
+    snprintf(model, sizeof model, "%s/model.gguf", folder);
+    must(ht_synth(model, &o, &err), &err);
+}
+
+/* A whole life: open, a prompt, four tokens (a graph among them), close. `later`: the faults count from the prompt on. */
+static int live(const ht_emu_faults *faults, bool later, float *logits, ht_error *err)
+{
+    stack s;
+    ht_session *session = NULL;
+    ht_emu_options o = {0};
+
+    if (!later) o.faults = *faults;
+    int r = stack_open(&s, model, &q8, &o, err);
+    if (r >= 0 && later) ht_device_emu_set_faults(s.gpu, faults);
+    if (r >= 0) r = ht_session_open(&session, s.engine, 0, 0, err);
+    if (r >= 0) r = ht_session_sync(&(ht_prompt){session, (int32_t[]){1, 5, 9}, 3}, 1, err);
+    for (int32_t i = 0; i < 4 && r >= 0; i++) r = ht_session_decode(&session, &(int32_t){7 + i}, 1, err);
+    if (r >= 0) memcpy(logits, session->logits, V * sizeof *logits);
+    if (session) ht_session_close(&session);
+    stack_close(&s); /* looks that nothing is left on the device */
+    return r;
+}
+
+/* Every call of the port fails once: either all goes on as if nothing had been, or an error says so. */
+Test(steps, every_call_may_fail, .timeout = 250)
+{
+    static float want[V], got[V];
+    ht_error err = {0};
+    int told = 0, unharmed = 0;
+
+    make_smallest_model();
+    must(live(&(ht_emu_faults){0}, false, want, &err), &err);
+    for (int64_t at = 1;; at += STRIDE) {
+        ht_error failure = {0};
+        memset(got, 0, sizeof got);
+        int r = live(&(ht_emu_faults){.call = at}, false, got, &failure);
+        if (r < 0) {
+            told++;
+            cr_expect(strstr(failure.text, "fault injected") != NULL, "call %lld: %s", (long long)at, failure.text);
+            continue;
+        }
+        cr_expect(!memcmp(want, got, sizeof want), "call %lld failed unnoticed and changed the result", (long long)at);
+        if (++unharmed > 12) break; /* beyond the last call; a few (graphs, the waits of closing) can be done without */
+    }
+    cr_expect(told > 150 / STRIDE, "%d calls failed", told);
+    drop_model();
+}
+
+/* Kernels and copies that fail while they run, and the loss of the device at any moment: an error, and then the end. */
+Test(steps, all_work_may_fail, .timeout = 250)
+{
+    static float logits[V];
+    ht_error err = {0};
+
+    make_smallest_model();
+    for (int kind = 0; kind < 3; kind++) {
+        static const char *const texts[] = {"kernel", "copy", "lost"};
+        int failures = 0;
+        for (int64_t at = 1;; at += kind == 1 ? 1 : 3 * STRIDE) {
+            const ht_emu_faults faults = {.launch = kind == 0 ? at : 0, .copy = kind == 1 ? at : 0, .lost = kind == 2 ? at : 0};
+            int r = live(&faults, true, logits, &err);
+            if (r >= 0) break;
+            failures++;
+            cr_expect(strstr(err.text, texts[kind]) && strstr(err.text, "fault injected"), "%s", err.text);
+        }
+        cr_expect(failures > (kind == 1 ? 5 : 30 / (3 * STRIDE)), "%s: %d failures", texts[kind], failures);
+    }
+    drop_model();
+}
