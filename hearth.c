@@ -698,6 +698,7 @@ int hearth_batch_open(hearth_batch **out, hearth_engine *engine, const hearth_ba
         .tokenizer = engine->vocab.tokenizer,
         .slots = o->slots,
         .in_order = o->in_order,
+        .speculation = (ht_speculation)o->speculation,
         .events = {.token = batch_token, .done = batch_done, .context = b},
     };
 

@@ -30,6 +30,7 @@ typedef struct cli_batch {
     const hearth_vocab *vocab;   /* the engine's */
     hearth_batch *batch;
     int32_t slots;
+    hearth_speculation speculation;
     const char **names;          /* [n_names], owned: those the model answers to, the first one in results */
     int n_names;
     char *stem;      /* owned */

@@ -269,7 +269,8 @@ static int loop(cli_batch *b)
 
 int cli_batch_run(cli_batch *b)
 {
-    hearth_batch_options options = {.slots = b->slots, .events = {.token = on_token, .done = on_done}};
+    hearth_batch_options options = {.slots = b->slots, .speculation = b->speculation,
+                                    .events = {.token = on_token, .done = on_done}};
     if (hearth_batch_open(&b->batch, b->engine, &options, &b->error) < 0) return cli_fail("batch", "%s", b->error.text);
     cli_interrupt_begin(b->engine);
     cli_interrupt_on_terminate();

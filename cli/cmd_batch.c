@@ -173,6 +173,7 @@ static int open_engine(cli_batch *b)
         return cli_usage("batch", "--kv-tokens: %d is less than one context of %d tokens (-c)", o->kv_tokens, b->info.n_context);
     b->vocab = hearth_engine_vocab(b->engine);
     b->slots = o->parallel;
+    b->speculation = cli_speculation(&o->sampling);
     b->rules.n_vocab = b->info.n_vocab;
     for (int pass = 0; pass < 2; pass++) {
         b->n_ends = 0;

@@ -148,6 +148,7 @@ static cli_generation generation(const runner *r)
         .session = r->session, .sampler = r->sampler, .vocab = hearth_engine_vocab(r->engine),
         .stop = &r->o->sampling.stop, .context = r->info.n_context, .limit = r->o->sampling.n_predict,
         .ignore_eos = r->o->sampling.ignore_eos, .detail = r->o->sampling.logprobs > 0,
+        .speculation = cli_speculation(&r->o->sampling),
         .show = r->o->json ? show_nothing : show,
     };
 }

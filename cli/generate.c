@@ -40,6 +40,9 @@ const cli_option cli_sampling_table[] = {
     {.name = "stop", .aliases = "r", .kind = CLI_LIST, .value = "TEXT", .at = AT(stop),
      .flags = CLI_NO_ENV, .help = "end the answer before this text; may be given several times"},
     {.name = "ignore-eos", .kind = CLI_FLAG, .at = AT(ignore_eos), .help = "forbid the tokens that end an answer"},
+    {.name = "speculate", .kind = CLI_CHOICE, .value = "WHEN", .at = AT(speculate), .choices = "auto|never|always",
+     .help = "guess the next tokens where the text repeats itself, and compute them together; what comes out is the same. "
+     "auto: where it makes this run faster (default)"},
     WHOLE("logprobs", NULL, logprobs, 0, 20, "log-probability of each token and of the N likeliest at its place"),
     {0}};
 #undef AT
@@ -104,6 +107,12 @@ int cli_sampler_open(const char *command, const cli_sampling_options *o, const h
     return code;
 }
 
+hearth_speculation cli_speculation(const cli_sampling_options *o)
+{
+    if (!strcmp(o->speculate, "never")) return HEARTH_SPECULATE_NEVER;
+    return !strcmp(o->speculate, "always") ? HEARTH_SPECULATE_ALWAYS : HEARTH_SPECULATE_AUTO;
+}
+
 /* ---- the loop ------------------------------------------------------------------------------------------------- */
 
 const char *cli_finish_name(hearth_finish finish)
@@ -145,7 +154,8 @@ int cli_generate(cli_generation *g, hearth_error *error)
     if (g->limit == 0) return 0; /* hearth.h has no such limit: there 0 is none */
     hearth_generate_options options = {
         .text = {.stop = g->stop->item, .n_stop = g->stop->n, .continues = g->continues},
-        .max_tokens = g->limit > 0 ? g->limit : 0, .ignore_end = g->ignore_eos, .logprobs = g->detail, .sink = take,
+        .max_tokens = g->limit > 0 ? g->limit : 0, .ignore_end = g->ignore_eos, .logprobs = g->detail,
+        .speculation = g->speculation, .sink = take,
         .user = g,
     };
     hearth_generated out;

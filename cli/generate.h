@@ -12,14 +12,16 @@ typedef struct cli_sampling_options {
     cli_seed seed;
     cli_list logit_bias, stop;
     bool ignore_eos;
+    const char *speculate;
 } cli_sampling_options;
 
 #define CLI_SAMPLING_DEFAULTS                                                                                      \
     {.temperature = 0.8f, .top_p = 0.95f, .min_p = 0.05f, .typical = 1, .repeat_penalty = 1, .top_k = 40,           \
-     .repeat_last_n = 64, .n_predict = -1}
+     .repeat_last_n = 64, .n_predict = -1, .speculate = "auto"}
 
 extern const cli_option cli_sampling_table[];
 
+hearth_speculation cli_speculation(const cli_sampling_options *options);
 /* The options as hearth.h has them; out->logit_bias is the caller's to free. -1: done; otherwise the exit code, and the
  * reason has been said. */
 int cli_sampler_options(const char *command, const cli_sampling_options *options, const hearth_vocab *vocab,
@@ -41,6 +43,7 @@ typedef struct cli_generation {
     bool continues;                  /* the text goes on from a prompt: a blank in front is kept */
     bool ignore_eos;
     bool detail;                     /* keep `sampled` */
+    hearth_speculation speculation;
     /* Text as it becomes certain, whole characters only; negative ends the loop with that error. */
     int (*show)(void *user, const char *bytes, size_t n);
     void *user;

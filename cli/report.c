@@ -39,13 +39,16 @@ void cli_report_timings(const cli_timings *t)
     fprintf(stderr, "prefill %9.2f s   %" PRId64 " tokens, %.1f tok/s", s->prompt_seconds, s->prompt_tokens,
             rate((double)s->prompt_tokens, s->prompt_seconds));
     if (s->reused_tokens) fprintf(stderr, ", %" PRId64 " more reused", s->reused_tokens);
-    double per_second = rate((double)s->decode_tokens, s->decode_seconds);
+    /* A guess that was right needed no pass of its own. */
+    double read = rate((double)(s->decode_tokens - s->accepted_tokens), s->decode_seconds) * (double)t->info.token_bytes;
     fprintf(stderr, "\ndecode  %9.2f s   %" PRId64 " tokens, %.1f tok/s, %s/s", s->decode_seconds, s->decode_tokens,
-            per_second, cli_bytes_text(per_second * (double)t->info.token_bytes, a));
+            rate((double)s->decode_tokens, s->decode_seconds), cli_bytes_text(read, a));
     if (t->read_bandwidth > 0)
         fprintf(stderr, ": %.0f%% of the %s/s this machine reads",
-                100 * per_second * (double)t->info.token_bytes / t->read_bandwidth,
+                100 * read / t->read_bandwidth,
                 cli_bytes_text(t->read_bandwidth, b));
+    if (s->drafted_tokens)
+        fprintf(stderr, "\nguessed %9" PRId64 " tokens, %" PRId64 " of them right", s->drafted_tokens, s->accepted_tokens);
     char who[CLI_COMPUTER];
     fprintf(stderr, "\nwith    %s, seed %" PRIu64 ", logits %016" PRIx64 "%s\n", cli_computer_text(&t->info, who), t->seed,
             s->logits_hash, plain);
@@ -65,7 +68,10 @@ cJSON *cli_timings_json(const cli_timings *t)
     cJSON_AddNumberToObject(j, "decode_tokens", (double)s->decode_tokens);
     cJSON_AddNumberToObject(j, "decode_seconds", s->decode_seconds);
     cJSON_AddNumberToObject(j, "decode_bytes_per_second",
-                            rate((double)s->decode_tokens, s->decode_seconds) * (double)t->info.token_bytes);
+                            rate((double)(s->decode_tokens - s->accepted_tokens), s->decode_seconds) *
+                                (double)t->info.token_bytes);
+    cJSON_AddNumberToObject(j, "drafted_tokens", (double)s->drafted_tokens);
+    cJSON_AddNumberToObject(j, "accepted_tokens", (double)s->accepted_tokens);
     if (t->read_bandwidth > 0) cJSON_AddNumberToObject(j, "read_bytes_per_second", t->read_bandwidth);
     cJSON_AddStringToObject(j, "logits_hash", hash);
     return j;

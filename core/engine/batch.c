@@ -25,6 +25,8 @@ static int open_rows(ht_batch *b, ht_error *err)
         if (r < 0) return r;
         row->tokens = ht_alloc((size_t)lim->context + 1, sizeof(*row->tokens));
         if (!row->tokens) return ht_fail(err, -ENOMEM, "out of memory for a row of %d tokens", lim->context);
+        if (b->speculator.mode != HT_SPECULATE_NEVER) r = ht_lookup_open(&row->lookup, lim->context, err);
+        if (r < 0) return r;
     }
     int r = ht_prefix_open(&b->kept, lim->context, err);
     return r < 0 ? r : ht_sampler_scratch_open(&b->scratch, lim->shape.n_vocab, err);
@@ -45,6 +47,7 @@ int ht_batch_open(ht_batch **out, const ht_batch_options *o, ht_error *err)
     b->longest = ht_text_longest(o->tokenizer);
     b->events = o->events;
     b->in_order = o->in_order;
+    b->speculator.mode = o->speculation;
     b->slots = o->slots ? o->slots : most;
     int r = open_rows(b, err);
     if (r < 0) ht_batch_close(&b);
@@ -62,6 +65,7 @@ void ht_batch_close(ht_batch **batch)
     for (int32_t i = 0; b->rows && i < b->slots; i++) {
         ht_job_close(&b->rows[i].job);
         ht_kv_table_close(&b->engine->kv, &b->rows[i].table);
+        ht_lookup_close(&b->rows[i].lookup);
         ht_free(b->rows[i].tokens);
     }
     ht_sampler_scratch_close(&b->scratch);
@@ -107,6 +111,7 @@ static void begin_row(ht_batch *b, ht_row *row, ht_job *j)
     memcpy(row->tokens, j->prompt, (size_t)j->n_prompt * sizeof(*row->tokens));
     row->n = j->n_prompt;
     row->computed = row->most_computed = row->n_generated = 0;
+    if (b->speculator.mode != HT_SPECULATE_NEVER) ht_lookup_reset(&row->lookup);
     b->n_running++;
     b->stats.prompt_tokens += j->n_prompt;
 }
@@ -192,25 +197,63 @@ static int give_pages(ht_batch *b, int32_t at, int32_t n, int32_t end, ht_error 
     }
 }
 
+/* Seconds that a token costs which is computed like most: in a pass of one column for each row. */
+static double worth_of_token(const ht_batch *b)
+{
+    return ht_cost_of(&b->engine->block_cost, b->n_running) / b->n_running;
+}
+
+/* Guesses behind the last token of a row that generates, at most `most`, into row->tokens. They take no pages from
+ * others. `columns`: those of the pass so far. */
+static int32_t guess(ht_batch *b, ht_row *row, int32_t columns, int32_t most)
+{
+    const ht_job *j = row->job;
+    const ht_kv *kv = &b->engine->kv;
+    int64_t room = ((int64_t)row->table.n + kv->n_free) * HT_KV_TILE - row->n;
+    int32_t to_come = j->n_prompt + j->limit - 1 - row->n;
+
+    row->n_guesses = 0;
+    row->columns_before = columns;
+    if (most > HT_BATCH_GUESSES) most = HT_BATCH_GUESSES;
+    if (most > to_come) most = to_come;
+    if (most > room) most = (int32_t)room;
+    if (most < 1 || b->speculator.mode == HT_SPECULATE_NEVER) return 0;
+    int32_t n = ht_lookup_guess(&row->lookup, row->tokens, row->n, most, row->tokens + row->n, &row->match);
+    if (n) n = ht_speculate(&b->speculator, &b->engine->block_cost, columns, worth_of_token(b), row->match, n);
+    row->n_guesses = n;
+    return n;
+}
+
 /* Chooses the pass's work: one column for every row that generates, and in what is left of a chunk the tokens that
- * others lack, oldest first. Returns the number of works. */
+ * others lack, oldest first; then guesses. Returns the number of works. */
 static int32_t fill_pass(ht_batch *b, ht_error *err)
 {
     int32_t n = order_rows(b), works = 0, room = b->engine->chunk;
+    int64_t lacking = 0;
 
-    for (int32_t i = 0; i < n; i++)
-        if (b->order[i]->n - b->order[i]->computed == 1) room--;
     for (int32_t i = 0; i < n; i++) {
         ht_row *row = b->order[i];
-        if (ht_prefix_take(b, row)) continue;
+        row->waits = ht_prefix_take(b, row);
+        if (row->waits) continue;
+        lacking += row->n - row->computed;
+        room -= row->n - row->computed == 1;
+    }
+    int32_t columns = lacking < b->engine->chunk ? (int32_t)lacking : b->engine->chunk;
+    for (int32_t i = 0; i < n; i++) {
+        ht_row *row = b->order[i];
+        if (row->waits) continue;
         int32_t left = row->n - row->computed, take = left == 1 ? 1 : left < room ? left : room;
+        int32_t spare = b->engine->chunk - columns < room ? b->engine->chunk - columns : room;
         if (take < 1) continue;
-        int r = give_pages(b, i, n, row->computed + take, err);
+        int32_t guesses = left == 1 ? guess(b, row, columns, spare) : 0;
+        int r = give_pages(b, i, n, row->computed + take + guesses, err);
         if (r < 0) return r;
         if (r > 0) continue;
-        if (left > 1) room -= take;
-        row->end = row->computed + take;
-        row->has_drawn = false;
+        room -= left > 1 ? take : guesses;
+        columns += guesses;
+        row->end = row->computed + take + guesses;
+        row->n_guesses = guesses;
+        row->n_drawn = 0;
         b->in_pass[works] = row;
         b->work[works++] = (ht_work){.pages = row->table.id,
                                      .tokens = row->tokens + row->computed,
@@ -221,45 +264,59 @@ static int32_t fill_pass(ht_batch *b, ht_error *err)
     return works;
 }
 
-/* The next token is drawn while its logits are there. */
+/* The next token is drawn while its logits are there; behind a guess only if it was right. */
 static void draw(void *user, int32_t i, int32_t position, const float *logits)
 {
     ht_row *row = ((ht_batch *)user)->in_pass[i];
     const ht_job *j = row->job;
-    ht_sampled *d = &row->drawn;
+    int32_t k = position - (row->n - 1); /* guesses before it */
+    ht_sampled *d = &row->drawn[k];
 
+    if (k > 0 && (row->n_drawn < k || row->drawn[k - 1].id != row->tokens[row->n + k - 1])) return;
     int32_t id = ht_sampler_draw(j->sampler, logits, row->tokens, position + 1, j->id, j->logprobs ? d : NULL);
     if (id < 0 || !j->logprobs) *d = (ht_sampled){.id = id};
-    row->has_drawn = true;
+    row->n_drawn = k + 1;
 }
 
-static void count_pass(ht_batch *b, int32_t works)
+static void count_pass(ht_batch *b, int32_t works, double seconds)
 {
-    b->stats.passes++;
-    b->stats.slot_passes += b->slots;
-    b->stats.used_slot_passes += works;
+    int32_t columns = 0;
+
     for (int32_t w = 0; w < works; w++) {
         ht_row *row = b->in_pass[w];
-        int32_t again = (row->end < row->most_computed ? row->end : row->most_computed) - row->computed;
-        b->stats.columns += row->end - row->computed;
+        int32_t sure = row->end - row->n_guesses, again = (sure < row->most_computed ? sure : row->most_computed) - row->computed;
+        columns += row->end - row->computed;
         if (again > 0) b->stats.wasted_columns += again;
-        if (row->end > row->most_computed) row->most_computed = row->end;
+        if (sure > row->most_computed) row->most_computed = sure;
+        if (!row->n_guesses) continue;
+        int32_t right = row->n_drawn - 1;
+        b->stats.drafted_tokens += row->n_guesses;
+        b->stats.accepted_tokens += right;
+        b->stats.wasted_columns += row->n_guesses - right;
+        ht_speculate_learn(&b->speculator, &b->engine->block_cost, row->columns_before, worth_of_token(b), row->match,
+                           row->n_guesses, right);
     }
+    b->stats.passes++;
+    b->stats.columns += columns;
+    b->stats.slot_passes += b->slots;
+    b->stats.used_slot_passes += works;
+    b->speculator.seconds += seconds;
+    ht_cost_add(&b->engine->block_cost, columns, seconds);
 }
 
-/* Shows the token that was drawn. Returns why the row ends, or 0. */
-static ht_finish show(ht_batch *b, ht_row *row)
+/* Shows a token that was drawn. Returns why the row ends, or 0. */
+static ht_finish show(ht_batch *b, ht_row *row, const ht_sampled *drawn)
 {
     ht_job *j = row->job;
     const char *bytes = "";
     size_t n = 0;
 
-    row->tokens[row->n++] = row->drawn.id;
+    row->tokens[row->n++] = drawn->id;
     row->n_generated++;
     b->stats.generated_tokens++;
-    bool end = !j->ignore_end && ht_tokenizer_is_end(b->tokenizer, row->drawn.id);
-    int found = end ? 0 : ht_text_feed(&j->text, row->drawn.id, &bytes, &n);
-    if (b->events.token) b->events.token(b->events.context, j->user, &row->drawn, bytes, n);
+    bool end = !j->ignore_end && ht_tokenizer_is_end(b->tokenizer, drawn->id);
+    int found = end ? 0 : ht_text_feed(&j->text, drawn->id, &bytes, &n);
+    if (b->events.token) b->events.token(b->events.context, j->user, drawn, bytes, n);
     if (end) return HT_FINISH_END;
     if (found) return HT_FINISH_STOP;
     if (row->n_generated < j->limit) return 0;
@@ -268,15 +325,20 @@ static ht_finish show(ht_batch *b, ht_row *row)
 
 static void settle_row(ht_batch *b, ht_row *row)
 {
-    row->computed = row->end;
-    if (!row->has_drawn) return;
-    if (row->drawn.id < 0) {
-        ht_error err = {0};
-        ht_fail(&err, row->drawn.id, "no logit of the model is a number");
-        end_row(b, row, 0, &err);
-        return;
+    ht_finish finish = 0;
+
+    row->computed = row->end - row->n_guesses;
+    for (int32_t k = 0; k < row->n_drawn && !finish; k++) {
+        if (row->drawn[k].id < 0) {
+            ht_error err = {0};
+            ht_fail(&err, row->drawn[k].id, "no logit of the model is a number");
+            end_row(b, row, 0, &err);
+            return;
+        }
+        row->computed = row->n; /* the token before was known, or guessed right */
+        finish = show(b, row, &row->drawn[k]);
     }
-    ht_finish finish = show(b, row);
+    if (row->computed > row->most_computed) row->most_computed = row->computed;
     if (finish) end_row(b, row, finish, NULL);
 }
 
@@ -296,9 +358,10 @@ int64_t ht_batch_step(ht_batch *b, ht_error *err)
         end_row(b, b->order[0], 0, &full);
         return b->n_running + ht_batch_waiting(b);
     }
+    double begun = ht_now();
     int r = ht_engine_pass(b->engine, HT_CLASS_BLOCK, b->work, works, draw, b, err);
     if (r < 0) return r;
-    count_pass(b, works);
+    count_pass(b, works, ht_now() - begun);
     for (int32_t w = 0; w < works; w++) settle_row(b, b->in_pass[w]);
     b->stats.seconds += ht_now() - started;
     return b->n_running + ht_batch_waiting(b);

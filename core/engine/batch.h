@@ -15,7 +15,9 @@
 
 #include "core/engine/engine.h"
 #include "core/engine/pack.h"
+#include "core/engine/lookup.h"
 #include "core/engine/sampler.h"
+#include "core/engine/speculate.h"
 #include "core/engine/text.h"
 
 typedef struct ht_request {
@@ -42,6 +44,7 @@ typedef struct ht_batch_options {
     const ht_tokenizer *tokenizer; /* borrowed */
     int32_t slots;                 /* 0: as many as the engine has sequences */
     bool in_order;
+    ht_speculation speculation;
     ht_batch_events events;
 } ht_batch_options;
 
@@ -65,6 +68,8 @@ typedef struct ht_job {
     ht_text text;
 } ht_job;
 
+#define HT_BATCH_GUESSES 15 /* most of a row in a pass */
+
 typedef struct ht_row {
     ht_job *job;               /* owned; NULL: the row is free */
     uint64_t turn;             /* rows that began earlier have lower ones */
@@ -74,11 +79,15 @@ typedef struct ht_row {
     int32_t n_generated;
     int32_t shared_pages;      /* that it will probably take over from others, when it has none yet */
     ht_kv_table table;
+    ht_lookup lookup;
 
-    /* Of the pass. */
-    int32_t end;               /* tokens computed after it */
-    ht_sampled drawn;
-    bool has_drawn;
+    /* Of the pass. Guesses stand in tokens[n, n + n_guesses). */
+    bool waits;                /* for what an older row computes in it */
+    int32_t end;               /* tokens computed after it, guesses included */
+    int32_t n_guesses, match;  /* match: tokens that speak for them */
+    int32_t columns_before;    /* of the pass, when they were decided on */
+    ht_sampled drawn[1 + HT_BATCH_GUESSES];
+    int32_t n_drawn;
 } ht_row;
 
 /* A computed beginning that outlives its row, for who will begin alike. */
@@ -111,6 +120,7 @@ typedef struct ht_batch {
     ht_row **order;                /* [slots], owned: running rows by age */
     ht_row **in_pass;              /* [slots], owned */
     ht_work *work;                 /* [slots], owned */
+    ht_speculator speculator;
     ht_batch_stats stats;
 } ht_batch;
 

@@ -76,8 +76,10 @@ bool ht_prefix_take(ht_batch *b, ht_row *row)
     if (now < WORTH) return false;
     ht_kv_share(&b->engine->kv, &row->table, from, now);
     row->computed = now;
-    if (row->most_computed == 0) b->stats.reused_tokens += now;
-    if (row->most_computed < now) row->most_computed = now;
+    if (now > row->most_computed) { /* else it was the row's own already, before it lost its pages */
+        b->stats.reused_tokens += now - row->most_computed;
+        row->most_computed = now;
+    }
     return false;
 }
 

@@ -34,10 +34,12 @@ typedef struct question { int32_t tokens[MOST], n, max_tokens; ht_sampler_option
 typedef struct setup {
     ht_rig_options rig;
     int32_t slots;
-    bool in_order, backwards;
+    bool in_order, backwards, surprise; /* surprise: answers are longer than was said */
+    ht_speculation speculation;
 } setup;
 
 static ht_tokenizer *tokenizer;
+static ht_logit_bias few[94]; /* leaves three tokens, so that text repeats itself */
 static question questions[N];
 static answer wanted[N], got[N];
 
@@ -70,7 +72,9 @@ static void make_questions(void)
         ht_rig_tokens(q->tokens, q->n, 1000 + (uint64_t)i);
         ht_rig_tokens(q->tokens, shared, (uint64_t)family);
         q->max_tokens = i % 6 == 5 ? 100 : pick(i, 1, 1, 20);
-        q->sampler = (ht_sampler_options){.temperature = i % 3 ? 0.8f : 0, .seed = 5, .repeat_penalty = i % 5 ? 0 : 1.2f};
+        for (int32_t k = 0; k < 94; k++) few[k] = (ht_logit_bias){k, -INFINITY};
+        q->sampler = (ht_sampler_options){.logit_bias = few, .n_logit_bias = i % 4 == 1 ? 94 : 0,
+                                          .temperature = i % 3 ? 0.8f : 0, .seed = 5, .repeat_penalty = i % 5 ? 0 : 1.2f};
     }
 }
 
@@ -98,6 +102,8 @@ static void take_end(void *context, void *user, ht_finish finish, int32_t n_toke
     a->error = error ? error->code : 0;
 }
 
+static bool surprise;
+
 static int add_question(ht_batch *b, int32_t i, ht_error *err)
 {
     const question *q = &questions[i];
@@ -108,6 +114,7 @@ static int add_question(ht_batch *b, int32_t i, ht_error *err)
                                 .max_tokens = q->max_tokens,
                                 .ignore_end = true,
                                 .logprobs = true,
+                                .expected = surprise,
                                 .user = &got[i]};
 
     return ht_batch_add(b, &request, err);
@@ -121,6 +128,7 @@ static ht_batch *open_batch(ht_rig *rig, const setup *s)
                                 .tokenizer = tokenizer,
                                 .slots = s->slots,
                                 .in_order = s->in_order,
+                                .speculation = s->speculation,
                                 .events = {.token = take_token, .done = take_end}};
 
     cr_assert(ht_batch_open(&b, &o, &err) == 0, "%s", err.text);
@@ -136,6 +144,7 @@ static ht_batch_stats run_batch(const setup *s)
     memset(got, 0, sizeof got);
     ht_rig_open(&rig, &s->rig);
     ht_batch *b = open_batch(&rig, s);
+    surprise = s->surprise;
     for (int32_t i = 0; i < N; i++)
         cr_assert(add_question(b, s->backwards ? N - 1 - i : i, &err) == 0, "%s", err.text);
     while ((left = ht_batch_step(b, &err)) > 0) {}
@@ -197,17 +206,27 @@ Test(batch, equals_one_by_one, .init = open_tokenizer, .fini = close_tokenizer, 
         {.slots = 4, .rig = {.sequences = 4}},
         {.slots = 3, .rig = {.sequences = 4, .columns = 7}, .backwards = true},
         {.slots = 8, .rig = {.sequences = 8, .columns = 200}, .in_order = true},
+        {.slots = 8, .rig = {.sequences = 8, .kv_pages = 5}, .surprise = true},
         {.slots = 8, .rig = {.sequences = 8, .kv_pages = 5}},
-        {.slots = 8, .rig = {.sequences = 8, .kv_pages = 9, .columns = 33}, .in_order = true},
+        {.slots = 8, .rig = {.sequences = 8, .kv_pages = 9, .columns = 33}, .in_order = true, .surprise = true},
         {.slots = 6, .rig = {.sequences = 6, .fake = true}},
+        {.slots = 1, .rig = {.sequences = 1}, .speculation = HT_SPECULATE_ALWAYS},
+        {.slots = 5, .rig = {.sequences = 5, .columns = 21}, .speculation = HT_SPECULATE_ALWAYS},
+        {.slots = 8, .rig = {.sequences = 8, .kv_pages = 6}, .speculation = HT_SPECULATE_ALWAYS, .surprise = true},
+        {.slots = 2, .rig = {.sequences = 2}, .speculation = HT_SPECULATE_NEVER},
     };
     make_questions();
     answer_alone();
     for (size_t i = 0; i < sizeof setups / sizeof *setups; i++) {
         char who[32];
         snprintf(who, sizeof who, "setup %zu", i);
-        run_batch(&setups[i]);
+        ht_batch_stats s = run_batch(&setups[i]);
         check_answers(who);
+        if (setups[i].surprise) cr_assert_gt(s.interrupted, 0, "%s: pages were enough", who);
+        if (setups[i].speculation == HT_SPECULATE_ALWAYS) cr_assert_gt(s.accepted_tokens, 20, "%s: no guess was right", who);
+        if (setups[i].speculation == HT_SPECULATE_NEVER) cr_assert_eq(s.drafted_tokens, 0);
+        cr_assert_eq(s.columns - s.wasted_columns,
+                     s.prompt_tokens - s.reused_tokens + s.generated_tokens - N, "%s: columns of no use", who);
     }
 }
 
@@ -240,7 +259,7 @@ Test(batch, completions_share_their_prompt, .init = open_tokenizer, .fini = clos
         ht_rig_tokens(questions[i].tokens, PROMPT, 3);
     }
     ht_rig_open(&rig, &(ht_rig_options){.sequences = 8, .columns = 100, .kv_pages = 2 + COMPLETIONS});
-    ht_batch_stats s = run_questions(&rig, &(setup){.slots = 8}, COMPLETIONS);
+    ht_batch_stats s = run_questions(&rig, &(setup){.slots = 8, .speculation = HT_SPECULATE_NEVER}, COMPLETIONS);
     ht_rig_close(&rig);
     cr_assert_eq(s.columns, PROMPT + (COMPLETIONS - 1) + COMPLETIONS * (LENGTH - 1));
     cr_assert_eq(s.reused_tokens, (COMPLETIONS - 1) * (PROMPT - 1));
@@ -277,7 +296,7 @@ Test(batch, slots_are_busy, .init = open_tokenizer, .fini = close_tokenizer)
     int32_t prompt[40], longest = 0, total = 0;
 
     ht_rig_open(&rig, &(ht_rig_options){.sequences = 8, .columns = 64});
-    ht_batch *b = open_batch(&rig, &(setup){.slots = 8});
+    ht_batch *b = open_batch(&rig, &(setup){.slots = 8, .speculation = HT_SPECULATE_NEVER});
     for (int32_t i = 0; i < REQUESTS; i++) {
         int32_t length = i % 8 == 7 ? pick(i, 0, 60, 120) : pick(i, 1, 1, 16);
         ht_request q = {.id = (uint64_t)i, .tokens = prompt, .n = pick(i, 2, 1, 40), .max_tokens = length,
