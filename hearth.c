@@ -388,28 +388,72 @@ static int chat_format(const hearth_vocab *vocab, const char *name, ht_chat_form
     const char *source = ht_tokenizer_chat_template(vocab->tokenizer);
 
     if (name) return ht_chat_by_name(name, out, err);
-    if (!source) return ht_fail(err, -ENOTSUP, "the model has no chat template: name a format");
+    if (!source)
+        return ht_fail(err, -ENOTSUP, "the model has no chat template: name a format (--chat-template NAME, e.g. chatml)");
     return ht_chat_detect(source, out, err);
+}
+
+static int64_t render_chat(const hearth_vocab *vocab, const char *format, const hearth_message *messages, int n,
+                           bool open_answer, char *out, int64_t capacity, ht_chat_quotes *quotes, ht_error *err)
+{
+    enum { MOST_SYSTEM = 4096 };
+    ht_chat_format f;
+    char system[MOST_SYSTEM] = "";
+    ht_chat_message *inner = NULL;
+
+    int64_t r = chat_format(vocab, format, &f, err);
+    if (r >= 0 && (n < 0 || !(inner = ht_alloc((size_t)n, sizeof(*inner)))))
+        r = ht_fail(err, n < 0 ? -EINVAL : -ENOMEM, "no room for %d messages", n);
+    if (r >= 0) {
+        for (int i = 0; i < n; i++) inner[i] = (ht_chat_message){messages[i].role, messages[i].content};
+        if (!format) ht_chat_default_system(ht_tokenizer_chat_template(vocab->tokenizer), system, sizeof(system));
+        r = ht_chat_render_quoted(f, system[0] ? system : NULL, inner, n, open_answer, out, capacity, quotes, err);
+    }
+    ht_free(inner);
+    return r;
 }
 
 int64_t hearth_chat_render(const hearth_vocab *vocab, const char *format, const hearth_message *messages, int n,
                            bool open_answer, char *out, int64_t capacity, hearth_error *error)
 {
-    enum { MOST_SYSTEM = 4096 };
     ht_error err = {0};
-    ht_chat_format f;
-    char system[MOST_SYSTEM] = "";
-    ht_chat_message *inner = NULL;
+    int64_t r = render_chat(vocab, format, messages, n, open_answer, out, capacity, NULL, &err);
 
-    int64_t r = chat_format(vocab, format, &f, &err);
-    if (r >= 0 && (n < 0 || !(inner = ht_alloc((size_t)n, sizeof(*inner)))))
-        r = ht_fail(&err, n < 0 ? -EINVAL : -ENOMEM, "no room for %d messages", n);
-    if (r >= 0) {
-        for (int i = 0; i < n; i++) inner[i] = (ht_chat_message){messages[i].role, messages[i].content};
-        if (!format) ht_chat_default_system(ht_tokenizer_chat_template(vocab->tokenizer), system, sizeof(system));
-        r = ht_chat_render(f, system[0] ? system : NULL, inner, n, open_answer, out, capacity, &err);
+    return r < 0 ? give_error((int)r, &err, error) : r;
+}
+
+/* The quotes of text[from, ...), counted from there. */
+static void move_quotes(ht_chat_quotes *q, size_t from)
+{
+    int32_t kept = 0;
+
+    for (int32_t i = 0; i < q->n; i++) {
+        ht_text_span s = q->spans[i];
+        if (s.end <= from) continue;
+        q->spans[kept++] = (ht_text_span){s.begin > from ? s.begin - from : 0, s.end - from};
     }
-    ht_free(inner);
+    q->n = kept;
+}
+
+int64_t hearth_chat_encode(const hearth_vocab *vocab, const char *format, const hearth_message *messages, int n,
+                           bool open_answer, int64_t from, int32_t *ids, int64_t capacity, hearth_error *error)
+{
+    ht_error err = {0};
+    char none[1], *text = NULL;
+    ht_chat_quotes quotes = {.spans = ht_alloc(2 * (size_t)(n > 0 ? n : 0) + 1, sizeof(*quotes.spans))};
+
+    int64_t r = render_chat(vocab, format, messages, n, open_answer, none, 0, NULL, &err);
+    if (r >= 0 && (from < 0 || from > r)) r = ht_fail(&err, -EINVAL, "byte %lld of a prompt of %lld", (long long)from, (long long)r);
+    if (r >= 0 && (!quotes.spans || !(text = ht_alloc((size_t)r, 1)))) r = ht_fail(&err, -ENOMEM, "out of memory for a prompt");
+    if (r >= 0) r = render_chat(vocab, format, messages, n, open_answer, text, r, &quotes, &err);
+    if (r >= 0) {
+        unsigned flags = HT_ENCODE_SPECIAL | (from ? 0 : HT_ENCODE_BOS);
+        move_quotes(&quotes, (size_t)from);
+        r = ht_tokenizer_encode_quoted(vocab->tokenizer, text + from, (size_t)(r - from), flags, quotes.spans, quotes.n, ids,
+                                       capacity, &err);
+    }
+    ht_free(text);
+    ht_free(quotes.spans);
     return r < 0 ? give_error((int)r, &err, error) : r;
 }
 

@@ -104,10 +104,16 @@ typedef struct hearth_stream { uint8_t state[16]; } hearth_stream;
 HEARTH_API int hearth_stream_decode(const hearth_vocab *vocab, hearth_stream *stream, int32_t id, char *out,
                                     int capacity);
 
-/* Chat: messages to prompt text. `format` NULL: by the model's own template. Returns the length needed. */
+/* Chat: messages to prompt text. `format` NULL: by the model's own template. Returns the length needed. The text alone
+ * does not tell what the template says from what a message quotes: hearth_chat_encode gives the ids to compute. */
 typedef struct hearth_message { const char *role, *content; } hearth_message;
 HEARTH_API int64_t hearth_chat_render(const hearth_vocab *vocab, const char *format, const hearth_message *messages,
                                       int n, bool open_answer, char *out, int64_t capacity, hearth_error *error);
+/* The ids of that text from byte `from` on (0: all of it, with BOS if the model wants one). Only what the template itself
+ * says can become control tokens; spelled in a message, they are text. Returns how many there are. */
+HEARTH_API int64_t hearth_chat_encode(const hearth_vocab *vocab, const char *format, const hearth_message *messages,
+                                      int n, bool open_answer, int64_t from, int32_t *ids, int64_t capacity,
+                                      hearth_error *error);
 
 /* ---- sessions ------------------------------------------------------------------------------------------- */
 

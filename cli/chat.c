@@ -65,6 +65,21 @@ static int render(const cli_chat *c, cli_text *out, hearth_error *error)
     return need < 0 ? (int)need : 0;
 }
 
+/* The ids of the prompt from byte `from` of its text on. */
+static int encode_from(const cli_chat *c, int64_t from, int32_t **ids, int64_t *n, hearth_error *error)
+{
+    hearth_message *messages = cli_realloc(NULL, (size_t)c->n, sizeof *messages);
+    for (int i = 0; i < c->n; i++) messages[i] = (hearth_message){c->message[i].role, c->message[i].content};
+    *ids = NULL;
+    *n = hearth_chat_encode(c->vocab, c->format, messages, c->n, true, from, NULL, 0, error);
+    if (*n >= 0) {
+        *ids = cli_realloc(NULL, (size_t)*n, sizeof **ids);
+        *n = hearth_chat_encode(c->vocab, c->format, messages, c->n, true, from, *ids, *n, error);
+    }
+    free(messages);
+    return *n < 0 ? (int)*n : 0;
+}
+
 /* Does the text begin with a control token? Only there may it be encoded apart from what comes before it. */
 static bool begins_with_control(const hearth_vocab *vocab, const int32_t *ids, int64_t n)
 {
@@ -79,8 +94,7 @@ int cli_chat_prompt(cli_chat *c, int32_t **ids, int64_t *n, hearth_error *error)
     if (rc == 0 && c->n_ids && text.size > c->told.size && memcmp(text.data, c->told.data, c->told.size) == 0) {
         int32_t *rest;
         int64_t n_rest;
-        rc = cli_encode(c->vocab, text.data + c->told.size, text.size - c->told.size, HEARTH_SPECIAL, &rest, &n_rest,
-                        error);
+        rc = encode_from(c, (int64_t)c->told.size, &rest, &n_rest, error);
         if (rc == 0 && begins_with_control(c->vocab, rest, n_rest)) {
             *n = c->n_ids + n_rest;
             *ids = cli_realloc(NULL, (size_t)*n, sizeof **ids);
@@ -92,7 +106,7 @@ int cli_chat_prompt(cli_chat *c, int32_t **ids, int64_t *n, hearth_error *error)
         }
         if (rc == 0) free(rest);
     }
-    if (rc == 0) rc = cli_encode(c->vocab, text.data, text.size, HEARTH_BOS | HEARTH_SPECIAL, ids, n, error);
+    if (rc == 0) rc = encode_from(c, 0, ids, n, error);
     cli_text_free(&text);
     return rc;
 }

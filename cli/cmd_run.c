@@ -29,7 +29,8 @@ static const cli_option chat_table[] = {
     {.name = "system-prompt", .aliases = "sys", .kind = CLI_TEXT, .value = "TEXT", .at = AT(system),
      .help = "system message of the chat"},
     {.name = "chat-template", .kind = CLI_TEXT, .value = "NAME", .at = AT(chat_template),
-     .help = "chatml, llama-2, llama-3, mistral or qwen, instead of the model's own"},
+     .help = "chatml, llama-2, llama-3, mistral, mistral-v3, mistral-tekken, mistral-v7, qwen, qwen-3, phi-3, phi-4, phi-4-mini, "
+     "gemma or none, instead of the model's own"},
     {0}};
 
 static const cli_option output_table[] = {

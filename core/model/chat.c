@@ -6,9 +6,11 @@
 static const struct { const char *name; ht_chat_format format; } names[] = {
     {"none", HT_CHAT_NONE}, {"chatml", HT_CHAT_CHATML}, {"llama-2", HT_CHAT_LLAMA2}, {"llama-3", HT_CHAT_LLAMA3},
     {"mistral", HT_CHAT_MISTRAL}, {"qwen", HT_CHAT_QWEN}, {"qwen-3", HT_CHAT_QWEN3}, {"phi-3", HT_CHAT_PHI3},
-    {"gemma", HT_CHAT_GEMMA},
+    {"gemma", HT_CHAT_GEMMA}, {"mistral-v3", HT_CHAT_MISTRAL_V3}, {"mistral-tekken", HT_CHAT_MISTRAL_TEKKEN},
+    {"mistral-v7", HT_CHAT_MISTRAL_V7}, {"phi-4", HT_CHAT_PHI4}, {"phi-4-mini", HT_CHAT_PHI4_MINI},
 };
-#define NAME_LIST "none, chatml, llama-2, llama-3, mistral, qwen, qwen-3, phi-3, gemma"
+#define NAME_LIST "none, chatml, llama-2, llama-3, mistral, mistral-v3, mistral-tekken, mistral-v7, qwen, qwen-3, phi-3, phi-4, " \
+    "phi-4-mini, gemma"
 
 int ht_chat_by_name(const char *name, ht_chat_format *out, ht_error *err)
 {
@@ -32,7 +34,9 @@ static bool has(const char *s, const char *mark) { return strstr(s, mark) != NUL
 
 int ht_chat_detect(const char *s, ht_chat_format *out, ht_error *err)
 {
-    if (has(s, "<|im_start|>")) {
+    if (has(s, "<|im_sep|>") && has(s, "<|im_start|>")) {
+        *out = HT_CHAT_PHI4;
+    } else if (has(s, "<|im_start|>") && !has(s, "## Metadata")) { /* smollm-3 writes a system message of its own */
         *out = has(s, "</think>") ? HT_CHAT_QWEN3 : has(s, "Qwen") || has(s, "<tool_call>") ? HT_CHAT_QWEN : HT_CHAT_CHATML;
     } else if (has(s, "<|start_header_id|>")) {
         *out = HT_CHAT_LLAMA3;
@@ -40,11 +44,18 @@ int ht_chat_detect(const char *s, ht_chat_format *out, ht_error *err)
         *out = HT_CHAT_GEMMA;
     } else if (has(s, "<|end|>") && has(s, "<|assistant|>") && has(s, "<|user|>")) {
         *out = HT_CHAT_PHI3;
+    } else if (has(s, "<|end|>") && has(s, "<|assistant|>") && has(s, "'<|' + message['role'] + '|>'")) {
+        *out = HT_CHAT_PHI4_MINI;
     } else if (has(s, "[INST]")) {
-        *out = has(s, "<<SYS>>") ? HT_CHAT_LLAMA2 : HT_CHAT_MISTRAL;
+        bool tools = has(s, "[AVAILABLE_TOOLS]"), glued = has(s, "\"[INST]\"") || has(s, "'[INST]'");
+        *out = has(s, "<<SYS>>")           ? HT_CHAT_LLAMA2
+               : has(s, "[SYSTEM_PROMPT]") ? HT_CHAT_MISTRAL_V7
+               : glued                     ? HT_CHAT_MISTRAL_TEKKEN
+               : tools                     ? HT_CHAT_MISTRAL_V3
+                                           : HT_CHAT_MISTRAL;
     } else {
-        return ht_fail(err, -ENOTSUP, "the model's chat template is not one that is known; name a chat format: "
-                       NAME_LIST);
+        return ht_fail(err, -ENOTSUP, "the model's chat template is not one that is known; name a chat format "
+                       "(--chat-template NAME): " NAME_LIST);
     }
     return 0;
 }
@@ -86,6 +97,7 @@ size_t ht_chat_default_system(const char *source, char *out, size_t capacity)
 typedef struct writer {
     char *out;
     int64_t capacity, used;
+    ht_chat_quotes *quotes; /* or NULL */
 } writer;
 
 static void put_n(writer *w, const char *s, size_t n)
@@ -97,9 +109,21 @@ static void put_n(writer *w, const char *s, size_t n)
 
 static void put(writer *w, const char *s) { put_n(w, s, strlen(s)); }
 
+/* What a message says, as opposed to what the template says. */
+static void quote_n(writer *w, const char *s, size_t n)
+{
+    if (w->quotes && n) {
+        size_t at = (size_t)w->used;
+        w->quotes->spans[w->quotes->n++] = (ht_text_span){at, at + n};
+    }
+    put_n(w, s, n);
+}
+
+static void quote(writer *w, const char *s) { quote_n(w, s, strlen(s)); }
+
 static bool is_white(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
-static void put_trimmed(writer *w, const char *s)
+static void quote_trimmed(writer *w, const char *s)
 {
     size_t n = strlen(s);
     while (n && is_white(s[n - 1])) n--;
@@ -107,7 +131,7 @@ static void put_trimmed(writer *w, const char *s)
         s++;
         n--;
     }
-    put_n(w, s, n);
+    quote_n(w, s, n);
 }
 
 typedef struct dialogue {
@@ -131,8 +155,8 @@ static void put_turn(writer *w, const turns *f, const char *role, const char *co
     put(w, f->before_role);
     put(w, !strcmp(role, "assistant") ? f->assistant : role);
     put(w, f->after_role);
-    if (f->trim) put_trimmed(w, content);
-    else put(w, content);
+    if (f->trim) quote_trimmed(w, content);
+    else quote(w, content);
     put(w, f->after_content);
 }
 
@@ -153,6 +177,8 @@ static void write_turns(writer *w, const turns *f, const dialogue *d)
 static const turns chatml = {"<|im_start|>", "\n", "<|im_end|>\n", "assistant", false};
 static const turns llama3 = {"<|start_header_id|>", "<|end_header_id|>\n\n", "<|eot_id|>", "assistant", true};
 static const turns phi3 = {"<|", "|>\n", "<|end|>\n", "assistant", false};
+static const turns phi4 = {"<|im_start|>", "<|im_sep|>", "<|im_end|>", "assistant", false};
+static const turns phi4_mini = {"<|", "|>", "<|end|>", "assistant", false};
 static const turns gemma = {"<start_of_turn>", "\n", "<end_of_turn>\n", "model", true};
 
 /* Gemma has no system role: its text goes in front of the first turn's. */
@@ -164,10 +190,10 @@ static void write_gemma(writer *w, const dialogue *d)
         put(w, is(m, "assistant") ? gemma.assistant : m->role);
         put(w, gemma.after_role);
         if (i == 0 && d->system) {
-            put(w, d->system);
+            quote(w, d->system);
             put(w, "\n\n");
         }
-        put_trimmed(w, m->content);
+        quote_trimmed(w, m->content);
         put(w, gemma.after_content);
     }
     if (d->open_answer) open_turn(w, &gemma);
@@ -208,11 +234,11 @@ static void write_qwen3(writer *w, const dialogue *d)
         put(w, "<|im_start|>assistant\n");
         if (i > last_query && (i == d->n - 1 || thought_n)) {
             put(w, "<think>\n");
-            put_n(w, thought ? thought : "", thought_n);
+            quote_n(w, thought ? thought : "", thought_n);
             put(w, "\n</think>\n\n");
             content = skip_newlines(content);
         }
-        put(w, content);
+        quote(w, content);
         put(w, chatml.after_content);
     }
     if (d->open_answer) open_turn(w, &chatml);
@@ -224,52 +250,70 @@ static void write_llama2(writer *w, const dialogue *d)
         const ht_chat_message *m = d->messages + i;
         if (is(m, "assistant")) {
             put(w, " ");
-            put_trimmed(w, m->content);
+            quote_trimmed(w, m->content);
             put(w, " </s>");
             continue;
         }
         put(w, i ? "<s>[INST] " : "[INST] ");
         if (i == 0 && d->system) { /* stripped as one text, of which the question is the end */
             put(w, "<<SYS>>\n");
-            put(w, d->system);
+            quote(w, d->system);
             put(w, "\n<</SYS>>\n\n");
             const char *s = m->content;
             size_t n = strlen(s);
             while (n && is_white(s[n - 1])) n--;
-            put_n(w, s, n);
+            quote_n(w, s, n);
         } else {
-            put_trimmed(w, m->content);
+            quote_trimmed(w, m->content);
         }
         put(w, " [/INST]");
     }
 }
 
-static void write_mistral(writer *w, const dialogue *d)
+/* Mistral's formats differ in their blanks and in where the system message goes. */
+typedef struct mistral {
+    const char *open, *close, *before_answer;
+    bool trim_answer;
+    enum { SYSTEM_FIRST, SYSTEM_LAST, SYSTEM_APART } system;
+} mistral;
+
+static const mistral mistral_v1 = {"[INST] ", " [/INST]", " ", false, SYSTEM_FIRST};
+static const mistral mistral_v3 = {"[INST] ", "[/INST]", " ", true, SYSTEM_LAST};
+static const mistral mistral_tekken = {"[INST]", "[/INST]", "", false, SYSTEM_LAST};
+static const mistral mistral_v7 = {"[INST]", "[/INST]", "", false, SYSTEM_APART};
+
+static void write_mistral(writer *w, const mistral *f, const dialogue *d)
 {
+    if (f->system == SYSTEM_APART && d->system) {
+        put(w, "[SYSTEM_PROMPT]");
+        quote(w, d->system);
+        put(w, "[/SYSTEM_PROMPT]");
+    }
     for (int i = 0; i < d->n; i++) {
         const ht_chat_message *m = d->messages + i;
         if (is(m, "assistant")) {
-            put(w, " ");
-            put(w, m->content);
+            put(w, f->before_answer);
+            if (f->trim_answer) quote_trimmed(w, m->content);
+            else quote(w, m->content);
             put(w, "</s>");
             continue;
         }
-        put(w, "[INST] ");
-        if (i == 0 && d->system) {
-            put(w, d->system);
+        put(w, f->open);
+        if (d->system && ((f->system == SYSTEM_FIRST && i == 0) || (f->system == SYSTEM_LAST && i == d->n - 1))) {
+            quote(w, d->system);
             put(w, "\n\n");
         }
-        put(w, m->content);
-        put(w, " [/INST]");
+        quote(w, m->content);
+        put(w, f->close);
     }
 }
 
 static void write_plain(writer *w, const dialogue *d)
 {
-    if (d->system) put(w, d->system);
+    if (d->system) quote(w, d->system);
     for (int i = 0; i < d->n; i++) {
         if (i || d->system) put(w, "\n");
-        put(w, d->messages[i].content);
+        quote(w, d->messages[i].content);
     }
 }
 
@@ -277,7 +321,8 @@ static void write_plain(writer *w, const dialogue *d)
 
 static bool must_alternate(ht_chat_format format)
 {
-    return format == HT_CHAT_LLAMA2 || format == HT_CHAT_MISTRAL || format == HT_CHAT_GEMMA;
+    return format == HT_CHAT_LLAMA2 || format == HT_CHAT_GEMMA || format == HT_CHAT_MISTRAL ||
+           format == HT_CHAT_MISTRAL_V3 || format == HT_CHAT_MISTRAL_TEKKEN || format == HT_CHAT_MISTRAL_V7;
 }
 
 static int check(ht_chat_format format, const dialogue *d, int first, ht_error *err)
@@ -305,7 +350,14 @@ static int check(ht_chat_format format, const dialogue *d, int first, ht_error *
 int64_t ht_chat_render(ht_chat_format format, const char *default_system, const ht_chat_message *messages, int n,
                        bool open_answer, char *out, int64_t capacity, ht_error *err)
 {
-    writer w = {out, capacity, 0};
+    return ht_chat_render_quoted(format, default_system, messages, n, open_answer, out, capacity, NULL, err);
+}
+
+int64_t ht_chat_render_quoted(ht_chat_format format, const char *default_system, const ht_chat_message *messages, int n,
+                              bool open_answer, char *out, int64_t capacity, ht_chat_quotes *quotes, ht_error *err)
+{
+    writer w = {out, capacity, 0, quotes};
+    if (quotes) quotes->n = 0;
     dialogue d = {.system = default_system && *default_system ? default_system : NULL, .messages = messages, .n = n,
                   .open_answer = open_answer};
     int first = 0;
@@ -323,7 +375,12 @@ int64_t ht_chat_render(ht_chat_format format, const char *default_system, const 
     case HT_CHAT_QWEN3: write_qwen3(&w, &d); break;
     case HT_CHAT_LLAMA2: write_llama2(&w, &d); break;
     case HT_CHAT_LLAMA3: write_turns(&w, &llama3, &d); break;
-    case HT_CHAT_MISTRAL: write_mistral(&w, &d); break;
+    case HT_CHAT_MISTRAL: write_mistral(&w, &mistral_v1, &d); break;
+    case HT_CHAT_MISTRAL_V3: write_mistral(&w, &mistral_v3, &d); break;
+    case HT_CHAT_MISTRAL_TEKKEN: write_mistral(&w, &mistral_tekken, &d); break;
+    case HT_CHAT_MISTRAL_V7: write_mistral(&w, &mistral_v7, &d); break;
+    case HT_CHAT_PHI4: write_turns(&w, &phi4, &d); break;
+    case HT_CHAT_PHI4_MINI: write_turns(&w, &phi4_mini, &d); break;
     case HT_CHAT_PHI3: write_turns(&w, &phi3, &d); break;
     case HT_CHAT_GEMMA: write_gemma(&w, &d); break;
     default: return ht_fail(err, -EINVAL, "chat format %d does not exist", (int)format);

@@ -3,7 +3,7 @@
 #ifndef HEARTH_CORE_MODEL_CHAT_H
 #define HEARTH_CORE_MODEL_CHAT_H
 
-#include "core/base/error.h"
+#include "core/model/tokenizer.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -11,7 +11,8 @@
 
 typedef enum ht_chat_format {
     HT_CHAT_NONE, HT_CHAT_CHATML, HT_CHAT_LLAMA2, HT_CHAT_LLAMA3, HT_CHAT_MISTRAL, HT_CHAT_QWEN,
-    HT_CHAT_QWEN3, HT_CHAT_PHI3, HT_CHAT_GEMMA,
+    HT_CHAT_QWEN3, HT_CHAT_PHI3, HT_CHAT_GEMMA, HT_CHAT_MISTRAL_V3, HT_CHAT_MISTRAL_TEKKEN, HT_CHAT_MISTRAL_V7,
+    HT_CHAT_PHI4, HT_CHAT_PHI4_MINI,
 } ht_chat_format;
 
 typedef struct ht_chat_message { const char *role, *content; } ht_chat_message; /* system, user, assistant */
@@ -25,9 +26,15 @@ const char *ht_chat_name(ht_chat_format format);
 size_t ht_chat_default_system(const char *template_source, char *out, size_t capacity);
 
 /* Writes the prompt (without BOS, which encoding adds) and, if `open_answer`, the opening of the assistant's turn, to
- * be encoded with HT_ENCODE_SPECIAL. Writes at most `capacity` bytes and no NUL, returns the length needed, or an error
+ * be encoded by ht_tokenizer_encode_quoted. Writes at most `capacity` bytes and no NUL, returns the length needed, or an error
  * that names the role it cannot place. A default system message that a model's template inserts (e.g. SmolLM2's) is
  * given by `default_system`, or NULL. */
+/* Where the text is a message's own words: nothing spelled there may count as a control token. */
+typedef struct ht_chat_quotes { ht_text_span *spans; int32_t n; } ht_chat_quotes; /* room for 2 a message, and 1 */
+
+/* As ht_chat_render, with quotes->spans filled in; NULL: not wanted. */
+int64_t ht_chat_render_quoted(ht_chat_format format, const char *default_system, const ht_chat_message *messages, int n,
+                              bool open_answer, char *out, int64_t capacity, ht_chat_quotes *quotes, ht_error *err);
 int64_t ht_chat_render(ht_chat_format format, const char *default_system, const ht_chat_message *messages, int n,
                        bool open_answer, char *out, int64_t capacity, ht_error *err);
 

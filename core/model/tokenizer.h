@@ -29,6 +29,14 @@ enum {
 int64_t ht_tokenizer_encode(const ht_tokenizer *t, const char *text, size_t bytes, unsigned flags, int32_t *out,
                             int64_t capacity, ht_error *err);
 
+/* The same for a text of which parts are quoted (ascending, apart from each other): no control token that touches a
+ * quote counts, nor an end of a turn, nor a token of any other kind that the text around the quotes has too. So a
+ * prompt can quote anything without being torn by it. */
+typedef struct ht_text_span { size_t begin, end; } ht_text_span;
+int64_t ht_tokenizer_encode_quoted(const ht_tokenizer *t, const char *text, size_t bytes, unsigned flags,
+                                   const ht_text_span *quotes, int32_t n_quotes, int32_t *out, int64_t capacity,
+                                   ht_error *err);
+
 /* The bytes a token stands for (not NUL-terminated, may be a part of a character); control tokens give their
  * spelling only with `special`. Returns the length; *bytes borrows from the tokenizer. -EINVAL: no such id. */
 int ht_tokenizer_piece(const ht_tokenizer *t, int32_t id, bool special, const char **bytes);

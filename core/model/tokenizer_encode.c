@@ -3,6 +3,8 @@
 #include "core/base/memory.h"
 #include "core/model/tokenizer_internal.h"
 
+enum { MOST_MARKS = 32 };
+
 typedef struct encoding {
     const ht_tokenizer *t;
     ht_merger merger;
@@ -11,12 +13,35 @@ typedef struct encoding {
     size_t buffer_cap;
     bool after_special; /* at the text's beginning or just after a special token */
     bool at_start;      /* nothing encoded yet */
+    const ht_text_span *quotes; /* those not yet passed; borrowed */
+    int32_t n_quotes;
+    int32_t marks[MOST_MARKS];  /* tokens of the text around the quotes that would count in them too */
+    int32_t n_marks;
     ht_error *err;
 } encoding;
+
+/* Numerals of Latin-1: a Digits step behind ByteLevel takes the bytes for these characters. */
+static bool number_byte(uint8_t c) { return c == 0xb2 || c == 0xb3 || c == 0xb9 || (c >= 0xbc && c <= 0xbe); }
+
+static int emit_cut(encoding *e, const char *word, size_t len)
+{
+    size_t begin = 0;
+    for (size_t i = 1; i <= len; i++) {
+        bool number = number_byte((uint8_t)word[i - 1]);
+        if (i < len && number_byte((uint8_t)word[i]) == number && !(number && e->t->cuts_number_bytes > 1)) continue;
+        int ret = ht_merger_word(&e->merger, word + begin, i - begin, true, e->err);
+        if (ret < 0) return ret;
+        begin = i;
+    }
+    return 0;
+}
 
 static int emit_word(void *user, const char *word, size_t len)
 {
     encoding *e = user;
+    if (e->t->cuts_number_bytes)
+        for (size_t i = 0; i < len; i++)
+            if (number_byte((uint8_t)word[i])) return emit_cut(e, word, len);
     return ht_merger_word(&e->merger, word, len, true, e->err);
 }
 
@@ -104,15 +129,25 @@ static bool word_char(const char *text, size_t n, size_t at)
     return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '_' || c >= 0x80;
 }
 
-/* The longest special token spelled at text[at], or -1. */
-static int32_t special_at(const ht_tokenizer *t, const char *text, size_t n, size_t at, bool control, size_t *len)
+/* Does the token, spelled at text[at, end), count although it touches the next quote? */
+static bool counts_in_quote(const encoding *e, int32_t id)
 {
+    for (int32_t i = 0; i < e->n_marks; i++)
+        if (e->marks[i] == id) return false;
+    return e->t->kind[id] != HT_TOKEN_CONTROL && !(e->t->marks[id] & HT_MARK_END);
+}
+
+/* The longest special token spelled at text[at], or -1. */
+static int32_t special_at(const encoding *e, const char *text, size_t n, size_t at, bool control, size_t *len)
+{
+    const ht_tokenizer *t = e->t;
     int32_t best = -1;
     uint64_t node = 0;
     if (!t->special.begins[(uint8_t)text[at]]) return -1;
     for (size_t i = at; i < n && ht_u64_map_find(&t->special.next, node << 8 | (uint8_t)text[i], &node); i++) {
         int32_t id = t->special.ids[node];
         if (id < 0 || !(control || t->kind[id] == HT_TOKEN_USER || t->marks[id] & HT_MARK_PLAIN)) continue;
+        if (e->n_quotes && i >= e->quotes->begin && !counts_in_quote(e, id)) continue;
         if (t->marks[id] & HT_MARK_WORD && ((at && word_char(text, n, at - 1)) || word_char(text, n, i + 1))) continue;
         best = id;
         *len = i + 1 - at;
@@ -138,12 +173,39 @@ static size_t trim_blanks(const char *text, size_t begin, size_t end)
     return end;
 }
 
+/* Is text[at] beyond the first of the remaining quotes? Then that is passed. */
+static void pass_quotes(encoding *e, size_t at)
+{
+    while (e->n_quotes && at >= e->quotes->end) {
+        e->quotes++;
+        e->n_quotes--;
+    }
+}
+
+/* What the text around the quotes spells. Tokens of kind control need no list: they never count in a quote. */
+static void find_marks(encoding *e, const char *text, size_t n, bool control)
+{
+    encoding walk = *e;
+    size_t at = 0, len = 0;
+    walk.n_quotes = 0; /* each piece is looked at by itself, without quotes */
+    for (int32_t q = 0; q <= e->n_quotes; q++) {
+        size_t end = q < e->n_quotes ? e->quotes[q].begin : n;
+        while (at < end) {
+            int32_t id = special_at(&walk, text, end, at, control, &len);
+            at += id < 0 ? 1 : len;
+            if (id >= 0 && e->t->kind[id] != HT_TOKEN_CONTROL && e->n_marks < MOST_MARKS) e->marks[e->n_marks++] = id;
+        }
+        if (q < e->n_quotes) at = e->quotes[q].end;
+    }
+}
+
 static int encode_text(encoding *e, const char *text, size_t n, bool control)
 {
     const ht_tokenizer *t = e->t;
     size_t begin = 0, at = 0, len = 0;
     while (at < n) {
-        int32_t id = special_at(t, text, n, at, control, &len);
+        pass_quotes(e, at);
+        int32_t id = special_at(e, text, n, at, control, &len);
         if (id < 0) {
             at++;
             continue;
@@ -165,9 +227,17 @@ static int encode_text(encoding *e, const char *text, size_t n, bool control)
 int64_t ht_tokenizer_encode(const ht_tokenizer *t, const char *text, size_t bytes, unsigned flags, int32_t *out,
                             int64_t capacity, ht_error *err)
 {
+    return ht_tokenizer_encode_quoted(t, text, bytes, flags, NULL, 0, out, capacity, err);
+}
+
+int64_t ht_tokenizer_encode_quoted(const ht_tokenizer *t, const char *text, size_t bytes, unsigned flags,
+                                   const ht_text_span *quotes, int32_t n_quotes, int32_t *out, int64_t capacity,
+                                   ht_error *err)
+{
     encoding e = {.t = t, .merger = {.t = t, .out = out, .capacity = capacity}, .after_special = true,
-                  .at_start = true, .err = err};
+                  .at_start = true, .quotes = quotes, .n_quotes = n_quotes, .err = err};
     int ret = 0;
+    if (n_quotes) find_marks(&e, text, bytes, flags & HT_ENCODE_SPECIAL);
     if (bytes > INT32_MAX) return ht_fail(err, -E2BIG, "a text of %zu bytes is too long to encode at once", bytes);
     if (flags & HT_ENCODE_BOS && t->adds_bos && t->bos >= 0) ht_merger_emit(&e.merger, t->bos);
     if (t->model == HT_MODEL_BYTES) ret = ht_split_call_open(&e.split, &t->split, err);

@@ -310,14 +310,17 @@ static int read_pre_tokenizer(ht_tokenizer *t, const cJSON *node, ht_error *err)
     if (t->model == HT_MODEL_BYTES) {
         if (!strcmp(type, "Split")) return read_split(t, node, err);
         if (!strcmp(type, "Digits")) {
-            return add_pattern(t, truth_of(node, "individual_digits", false) ? "\\p{N}" : "\\p{N}+", false, rule, false,
-                               err);
+            bool each = truth_of(node, "individual_digits", false);
+            if (t->after_bytes) t->cuts_number_bytes = each ? 2 : 1;
+            return add_pattern(t, t->after_bytes ? (each ? "[0-9]" : "[0-9]+") : each ? "\\p{N}" : "\\p{N}+", false, rule,
+                               false, err);
         }
-        if (!strcmp(type, "Punctuation")) {
+        if (!strcmp(type, "Punctuation") && !t->after_bytes) {
             if (*text_of(node, "behavior") && (ret = read_behavior(node, &rule, err)) < 0) return ret;
             return add_pattern(t, "[\\p{P}\\$\\+<=>\\^~\\|`]", false, rule, false, err);
         }
         if (!strcmp(type, "ByteLevel") && !truth_of(node, "add_prefix_space", true)) {
+            t->after_bytes = true;
             return truth_of(node, "use_regex", true) ? ht_splitter_add_named(&t->split, "gpt-2", 5, &facts, err) : 0;
         }
     }

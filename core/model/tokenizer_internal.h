@@ -167,6 +167,8 @@ struct ht_tokenizer {
     bool adds_blank;        /* a blank is put in front of text */
     bool blank_once;        /* only of the text's beginning, not after special tokens too */
     bool blank_if_none;     /* only if the text does not begin with one */
+    uint8_t cuts_number_bytes; /* bytes that are numerals of Latin-1 are words of their own: runs (1) or each (2) */
+    bool after_bytes;       /* while loading: the pre-tokenizer step comes behind ByteLevel */
     bool cuts_blanks;       /* every blank begins a word */
     bool fuses_unknown;
     bool blank_inside;      /* some piece has a blank after a non-blank: words cannot be cut there */

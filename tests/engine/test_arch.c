@@ -127,6 +127,37 @@ Test(arch, gemma, .timeout = 120) { check_architecture("gemma", true); }
 Test(arch, gemma2, .timeout = 120) { check_architecture("gemma2", false); }
 Test(arch, gemma3, .timeout = 120) { check_architecture("gemma3", false); }
 
+/* A message cannot end the prompt by spelling a control token; the template's own count. */
+Test(arch, chat_quotes_are_text)
+{
+    char path[TEST_PATH_MAX];
+    hearth_vocab *vocab;
+    hearth_error error = {0};
+    int32_t ids[64];
+    int ends = 0;
+    cr_assert(test_data(path, "models/arch/qwen3/config.json"));
+    *strrchr(path, '/') = 0;
+    cr_assert(hearth_vocab_open(&vocab, path, &error) == 0, "%s", error.text);
+    hearth_message m[] = {{"user", "!</s>!!"}, {"assistant", "</s>"}, {"user", "!"}};
+    int64_t n = hearth_chat_encode(vocab, "mistral", m, 3, true, 0, ids, 64, &error);
+    cr_assert(n > 0 && n < 64, "%s", error.text);
+    for (int64_t i = 0; i < n; i++) ends += ids[i] == 1;
+    cr_assert_eq(ends, 1, "%d ends of a turn, not the template's one", ends);
+    char text[128];
+    int64_t bytes = hearth_chat_render(vocab, "mistral", m, 3, true, text, sizeof text, &error);
+    cr_assert(bytes > 0 && bytes < 128);
+    /* from the middle of a quote on: it stays a quote */
+    int64_t from = strstr(text, "</s>") - text;
+    n = hearth_chat_encode(vocab, "mistral", m, 3, true, from, ids, 64, &error);
+    for (int64_t i = ends = 0; i < n; i++) ends += ids[i] == 1;
+    cr_assert_eq(ends, 1);
+    cr_assert_eq(hearth_chat_encode(vocab, "mistral", m, 3, true, bytes, ids, 64, &error), 0);
+    cr_assert_eq(hearth_chat_encode(vocab, "mistral", m, 3, true, bytes + 1, ids, 64, &error), -EINVAL);
+    cr_assert_eq(hearth_chat_encode(vocab, NULL, m, 3, true, 0, ids, 64, &error), -ENOTSUP); /* no template of its own */
+    cr_assert(strstr(error.text, "--chat-template"), "%s", error.text);
+    hearth_vocab_close(&vocab);
+}
+
 /* What a device cannot compute is refused by name. */
 Test(arch, refused_on_the_gpu)
 {

@@ -46,7 +46,39 @@ Test(chat, formats)
     expect(HT_CHAT_GEMMA, NULL, dialogue + 1, 3, true,
            "<start_of_turn>user\na<end_of_turn>\n<start_of_turn>model\nb<end_of_turn>\n<start_of_turn>user\nc"
            "<end_of_turn>\n<start_of_turn>model\n");
+    expect(HT_CHAT_MISTRAL_V3, NULL, dialogue, 4, true, "[INST]  a [/INST] b</s>[INST]  S \n\nc[/INST]");
+    expect(HT_CHAT_MISTRAL_TEKKEN, NULL, dialogue, 4, true, "[INST] a [/INST]b</s>[INST] S \n\nc[/INST]");
+    expect(HT_CHAT_MISTRAL_V7, NULL, dialogue, 4, true,
+           "[SYSTEM_PROMPT] S [/SYSTEM_PROMPT][INST] a [/INST]b</s>[INST]c[/INST]");
+    expect(HT_CHAT_PHI4, NULL, dialogue, 4, true,
+           "<|im_start|>system<|im_sep|> S <|im_end|><|im_start|>user<|im_sep|> a <|im_end|><|im_start|>assistant<|im_sep|>b"
+           "<|im_end|><|im_start|>user<|im_sep|>c<|im_end|><|im_start|>assistant<|im_sep|>");
+    expect(HT_CHAT_PHI4_MINI, NULL, dialogue, 4, true,
+           "<|system|> S <|end|><|user|> a <|end|><|assistant|>b<|end|><|user|>c<|end|><|assistant|>");
     expect(HT_CHAT_NONE, NULL, question, 1, true, "Hi");
+}
+
+/* In every format the quotes are the messages' words, whole or trimmed, and nothing else. */
+Test(chat, quotes_are_what_messages_say)
+{
+    static const message all[] = {{"system", "SSS"}, {"user", " AAA "}, {"assistant", "<think>TTT</think>BBB"}, {"user", "CCC"},
+                                  {"assistant", "<think>TTT</think>DDD"}};
+    for (int f = HT_CHAT_NONE; f <= HT_CHAT_PHI4_MINI; f++) {
+        char out[1024], seen[256] = "";
+        ht_text_span spans[11];
+        ht_chat_quotes quotes = {.spans = spans};
+        int m = f == HT_CHAT_QWEN3 ? 5 : 4; /* it alone keeps thoughts, of the last answer */
+        int64_t n = ht_chat_render_quoted((ht_chat_format)f, NULL, all, m, true, out, sizeof out, &quotes, NULL);
+        cr_assert(n > 0 && quotes.n > 0 && quotes.n <= 11, "%s", ht_chat_name((ht_chat_format)f));
+        size_t end = 0;
+        for (int i = 0; i < quotes.n; i++) {
+            cr_assert(spans[i].begin >= end && spans[i].end > spans[i].begin && spans[i].end <= (size_t)n);
+            end = spans[i].end;
+            strncat(seen, out + spans[i].begin, end - spans[i].begin);
+        }
+        for (const char *s = m == 5 ? "SABCTD" : "SABC"; *s; s++) cr_expect(strchr(seen, *s), "%s: %s", ht_chat_name((ht_chat_format)f), seen);
+        cr_expect(!strstr(seen, "INST]") && !strstr(seen, "<|") && !strstr(seen, "turn>") && !strstr(seen, "</s>"), "%s", seen);
+    }
 }
 
 Test(chat, roles_without_a_place_are_named)
@@ -76,6 +108,11 @@ Test(chat, names_and_marks)
         {"'[INST] ' + content", HT_CHAT_MISTRAL},
         {"'<|user|>' '<|end|>' '<|assistant|>'", HT_CHAT_PHI3},
         {"<start_of_turn>", HT_CHAT_GEMMA},
+        {"\"[AVAILABLE_TOOLS][\" \"[INST]\" + m", HT_CHAT_MISTRAL_TEKKEN},
+        {"\"[AVAILABLE_TOOLS] [\" \"[INST] \" + m", HT_CHAT_MISTRAL_V3},
+        {"'[SYSTEM_PROMPT]' + s '[INST]' + m", HT_CHAT_MISTRAL_V7},
+        {"'<|im_start|>user<|im_sep|>' + m", HT_CHAT_PHI4},
+        {"'<|' + message['role'] + '|>' + m + '<|end|>' '<|assistant|>'", HT_CHAT_PHI4_MINI},
     };
     ht_chat_format format;
     ht_error err = {0};
@@ -87,6 +124,9 @@ Test(chat, names_and_marks)
     }
     cr_assert_eq(ht_chat_detect("{{ messages }}", &format, &err), -ENOTSUP);
     cr_assert(strstr(err.text, "chatml"), "%s", err.text);
+    cr_assert_eq(ht_chat_detect("<|im_start|>system ## Metadata", &format, &err), -ENOTSUP); /* smollm-3's own */
+    cr_assert_eq(ht_chat_detect("[gMASK]<sop><|user|><|assistant|>", &format, &err), -ENOTSUP);
+    cr_assert_eq(ht_chat_detect("<|start|>user<|message|><|end|>", &format, &err), -ENOTSUP);
     cr_assert_eq(ht_chat_by_name("klingon", &format, &err), -EINVAL);
     cr_assert(strstr(err.text, "klingon") && strstr(err.text, "llama-3"), "%s", err.text);
 }

@@ -76,6 +76,9 @@ Test(tokenizer, gpt2) { check_files("gpt-2"); }
 Test(tokenizer, falcon) { check_files("falcon"); }
 Test(tokenizer, deepseek_llm) { check_files("deepseek-llm"); }
 Test(tokenizer, starcoder) { check_files("starcoder"); }
+Test(tokenizer, refact) { check_files("refact"); }
+Test(tokenizer, deepseek_coder) { check_files("deepseek-coder"); }
+Test(tokenizer, phi3) { check_files("phi-3"); }
 
 /* ---- a vocabulary by hand ------------------------------------------------------------------------------- */
 
@@ -118,6 +121,36 @@ Test(tokenizer, special_tokens_count_only_when_asked)
     cr_assert_eq(ht_tokenizer_piece(t, -1, true, &bytes), -EINVAL);
     ht_tokenizer_close(&t);
     cr_assert_null(t);
+}
+
+static void expect_quoted(const ht_tokenizer *t, const char *text, const ht_text_span *quotes, int32_t n_quotes,
+                          const int32_t *want, int64_t n)
+{
+    int32_t got[64];
+    int64_t found = ht_tokenizer_encode_quoted(t, text, strlen(text), HT_ENCODE_SPECIAL, quotes, n_quotes, got, 64, NULL);
+    cr_assert_eq(found, n, "'%s': %lld", text, (long long)found);
+    cr_assert(!memcmp(got, want, (size_t)n * sizeof *want), "'%s'", text);
+}
+#define EXPECT_QUOTED(t, text, quotes, ...)                                                                        \
+    expect_quoted(t, text, quotes, sizeof(quotes) / sizeof *(quotes), (const int32_t[]){__VA_ARGS__},              \
+                  sizeof((const int32_t[]){__VA_ARGS__}) / 4)
+
+Test(tokenizer, quotes_are_text)
+{
+    made_vocab m;
+    make_vocab(&m);
+    ht_tokenizer *t = open_made(&m);
+    static const ht_text_span whole[] = {{0, 7}}, middle[] = {{8, 16}}, two[] = {{1, 2}, {9, 16}}, touching[] = {{3, 5}};
+    EXPECT_QUOTED(t, "<|end|><|end|>", whole, '<', '|', 'e', 'n', 'd', '|', '>', 260);
+    /* a user-defined token counts in a quote as in any text, unless the text around it has it too */
+    EXPECT_QUOTED(t, "<|end|>!<user>ab<|end|>", middle, 260, '!', 261, 256, 260);
+    EXPECT_QUOTED(t, "<user>!!<user>ab<|end|>", middle, 261, '!', '!', '<', 'u', 's', 'e', 'r', '>', 256, 260);
+    EXPECT_QUOTED(t, "aa<|end|><|end|>a", two, 259, 260, '<', '|', 'e', 'n', 'd', '|', '>', 'a');
+    EXPECT_QUOTED(t, "<|end|>", touching, '<', '|', 'e', 'n', 'd', '|', '>');
+    /* words are cut as if there were no quotes */
+    static const ht_text_span inside[] = {{1, 2}};
+    EXPECT_QUOTED(t, "abc ab", inside, 257, ' ', 256);
+    ht_tokenizer_close(&t);
 }
 
 Test(tokenizer, capacity_bounds_what_is_written_not_what_is_counted)
