@@ -16,17 +16,18 @@ echo "$kills kills, seed $seed"
 
 # Lines of mixed lengths, some with several answers, some in error; shared beginnings.
 prompts=("In the beginning God" "And Moses said" "And Moses said unto the people, Fear ye not" "The LORD is" "Blessed are the")
-for i in $(seq 1 120); do
+for i in $(seq 1 60); do
     more=
     case $((i % 6)) in 1) more=',"n":2' ;; 2) more=',"logprobs":2' ;; 3) more=',"stop":["."]' ;; 4) more=",\"seed\":$i" ;; esac
-    if [ $((i % 40)) = 0 ]; then echo "no JSON at all, $i"; continue; fi
+    if [ $((i % 20)) = 0 ]; then echo "no JSON at all, $i"; continue; fi
     printf '{"custom_id":"%d","method":"POST","url":"/v1/completions","body":{"prompt":"%s","max_tokens":%d%s}}\n' \
-        "$i" "${prompts[i % 5]}" $((1 + i * 37 % 90)) "$more"
+        "$i" "${prompts[i % 5]}" $((1 + i * 37 % 40)) "$more"
 done >"$folder/jobs.jsonl"
 
-run() { "$hearth" batch -m "$model" -i "$folder/jobs.jsonl" -o "$folder/$1" -c 256 -np 6 -q; }
+# In place of a subshell, so that a kill strikes the command itself.
+run() { exec "$hearth" batch -m "$model" -i "$folder/jobs.jsonl" -o "$folder/$1" -c 128 -np 6 -t 2 -q; }
 begin=$(date +%s%N)
-run whole.jsonl
+(run whole.jsonl)
 whole=$((($(date +%s%N) - begin) / 1000)) # microseconds
 
 check() {
@@ -51,6 +52,6 @@ for ((runs = 0; struck < kills && runs < 20 * kills; runs++)); do
     esac
 done
 [ "$struck" = "$kills" ] || { echo "FAILED: only $struck kills struck"; exit 1; }
-run results.jsonl
+(run results.jsonl)
 check
 echo "$struck kills over $((done_jobs + 1)) jobs of $(awk -v t=$whole 'BEGIN { printf "%.1f", t / 1e6 }') s: the same results each time"
