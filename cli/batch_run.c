@@ -117,18 +117,15 @@ static void on_done(void *user, hearth_finish finish, int32_t n_tokens, int32_t 
 
 /* ---- requests ------------------------------------------------------------------------------------------------- */
 
-static int render_chat(cli_batch *b, const cli_request *r, cli_text *out, hearth_error *error)
+/* What a message says cannot become a control token. */
+static int encode_chat(cli_batch *b, const cli_request *r, cli_prompt *out, hearth_error *error)
 {
     const char *format = b->o->chat_template;
-    char none[1];
-    int64_t need = hearth_chat_render(b->vocab, format, r->messages, r->n_messages, true, none, 0, error);
-    if (need < 0) return (int)need;
-    out->room = (size_t)need + 1;
-    out->data = cli_realloc(out->data, out->room, 1);
-    need = hearth_chat_render(b->vocab, format, r->messages, r->n_messages, true, out->data, need, error);
-    if (need < 0) return (int)need;
-    out->size = (size_t)need;
-    return 0;
+    int64_t n = hearth_chat_encode(b->vocab, format, r->messages, r->n_messages, true, 0, NULL, 0, error);
+    if (n < 0) return (int)n;
+    out->ids = cli_realloc(NULL, (size_t)n, sizeof *out->ids);
+    out->n = hearth_chat_encode(b->vocab, format, r->messages, r->n_messages, true, 0, out->ids, n, error);
+    return out->n < 0 ? (int)out->n : 0;
 }
 
 /* Every prompt of the request as ids that fit into a context. 0, or -1: refused. */
@@ -136,14 +133,9 @@ static int encode(cli_batch *b, cli_request *r, cli_refusal *why)
 {
     hearth_error error = {0};
     if (r->chat) {
-        cli_text text = {0};
         r->prompts = memset(cli_realloc(NULL, 1, sizeof *r->prompts), 0, sizeof *r->prompts);
         r->n_prompts = 1;
-        int rc = render_chat(b, r, &text, &error);
-        if (rc == 0)
-            rc = cli_encode(b->vocab, text.data, text.size, HEARTH_BOS | HEARTH_SPECIAL, &r->prompts->ids, &r->prompts->n, &error);
-        cli_text_free(&text);
-        if (rc < 0) return cli_refuse(why, 400, NULL, "messages", "%s", error.text);
+        if (encode_chat(b, r, r->prompts, &error) < 0) return cli_refuse(why, 400, NULL, "messages", "%s", error.text);
     }
     for (int i = 0; i < r->n_prompts; i++) {
         cli_prompt *p = &r->prompts[i];

@@ -41,7 +41,7 @@ static const cli_option text_table[] = {
     {.name = "system-prompt", .aliases = "sys", .kind = CLI_TEXT, .value = "TEXT", .at = AT(system),
      .help = "system message of these chats"},
     {.name = "chat-template", .kind = CLI_TEXT, .value = "NAME", .at = AT(chat_template),
-     .help = "chatml, llama-2, llama-3, mistral or qwen, instead of the model's own; for chat requests of all kinds"},
+     .help = "one of those of hearth run, instead of the model's own; for chat requests of all kinds"},
     {.name = "escape", .aliases = "e", .kind = CLI_FLAG, .at = AT(escape),
      .help = "in plain prompts, turn \\n, \\t, \\\" and the like into the characters they stand for"},
     {0}};
