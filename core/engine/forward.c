@@ -10,8 +10,11 @@
 
 /* ---- open and close ------------------------------------------------------------------------------------- */
 
-enum { N_BUFFERS = 9 };
-typedef struct buffer { float **at; int64_t columns, width; } buffer;
+/* Steps of a layer in which buffers live. x lives through all of them; the last one is the output, where x is read again
+ * for every slice of logits. Divisors stay from pass to pass. */
+typedef enum place { PROJECT, ROPE, ATTEND, ADD_ATTENTION, FFN, ADD_FFN, OUTPUT } place;
+
+typedef struct buffer { float **at; int64_t columns, width; place first, last; } buffer;
 
 static int32_t logit_columns(const ht_ops_limits *lim)
 {
@@ -19,62 +22,73 @@ static int32_t logit_columns(const ht_ops_limits *lim)
 }
 
 /* All that a pass needs in the backend's memory. */
-static void list_buffers(ht_forward *f, const ht_ops_limits *lim, buffer out[N_BUFFERS])
+static void list_buffers(ht_forward *f, const ht_ops_limits *lim, buffer out[HT_FORWARD_BUFFERS])
 {
     const ht_shape *s = &lim->shape;
     int64_t n = lim->columns, m = logit_columns(lim), he = (int64_t)s->n_heads * s->head_dim,
             ge = (int64_t)s->n_kv_heads * s->head_dim, wide = s->post_norms ? ht_max_i64(he, s->n_embd) : he;
-    const buffer list[N_BUFFERS] = {
-        {&f->x, n, s->n_embd}, {&f->q, n, wide},         {&f->k, n, ge},           {&f->v, n, ge},
-        {&f->mixed, n, he},    {&f->hidden, n, s->n_ff}, {&f->chosen, m, s->n_embd}, {&f->logits, m, s->n_vocab},
-        {&f->divisors, 1, s->rope.divisors ? s->rope.dims / 2 : 0},
+    const buffer list[HT_FORWARD_BUFFERS] = {
+        {&f->x, n, s->n_embd, PROJECT, OUTPUT},
+        {&f->q, n, wide, PROJECT, s->post_norms ? ADD_FFN : ATTEND},
+        {&f->k, n, ge, PROJECT, ROPE},
+        {&f->v, n, ge, PROJECT, ROPE},
+        {&f->mixed, n, he, ATTEND, ADD_ATTENTION},
+        {&f->hidden, n, s->n_ff, FFN, ADD_FFN},
+        {&f->chosen, m, s->n_embd, OUTPUT, OUTPUT},
+        {&f->logits, m, s->n_vocab, OUTPUT, OUTPUT},
+        {&f->divisors, 1, s->rope.divisors ? s->rope.dims / 2 : 0, PROJECT, OUTPUT},
     };
     memcpy(out, list, sizeof(list));
 }
 
-/* false: too large to count. */
-static bool buffer_bytes(const buffer *b, size_t *out)
+int ht_forward_buffers(const ht_ops_limits *limits, ht_arena_item out[HT_FORWARD_BUFFERS], size_t *bytes, ht_error *err)
 {
-    int64_t n;
-    return ht_mul_i64(b->columns, b->width, &n) && ht_mul_size((size_t)n, sizeof(float), out);
+    ht_forward unused;
+    buffer list[HT_FORWARD_BUFFERS];
+    size_t sum = 0;
+
+    list_buffers(&unused, limits, list);
+    for (int i = 0; i < HT_FORWARD_BUFFERS; i++) {
+        int64_t n;
+        out[i] = (ht_arena_item){.first = (int32_t)list[i].first, .last = (int32_t)list[i].last};
+        if (!ht_mul_i64(list[i].columns, list[i].width, &n) || !ht_mul_size((size_t)n, sizeof(float), &out[i].bytes) ||
+            !ht_add_size(sum, out[i].bytes, &sum) || sum > SIZE_MAX / 4)
+            return ht_fail(err, -ENOMEM, "the buffers of a pass of %d columns are too large", limits->columns);
+    }
+    *bytes = ht_arena_plan(out, HT_FORWARD_BUFFERS, HT_FORWARD_ALIGN);
+    return 0;
 }
 
 int ht_forward_bytes(const ht_ops_limits *limits, size_t align, size_t *out, ht_error *err)
 {
-    ht_forward unused;
-    buffer list[N_BUFFERS];
+    ht_arena_item items[HT_FORWARD_BUFFERS];
+    size_t bytes;
 
     *out = 0;
-    list_buffers(&unused, limits, list);
-    for (int i = 0; i < N_BUFFERS; i++) {
-        size_t bytes;
-        if (!buffer_bytes(&list[i], &bytes) || !ht_add_size(*out, ht_align_up(bytes, align), out))
-            return ht_fail(err, -ENOMEM, "the buffers of a pass of %d columns are too large", limits->columns);
-    }
-    return 0;
+    int r = ht_forward_buffers(limits, items, &bytes, err);
+    if (r >= 0) *out = ht_align_up(bytes, align);
+    return r;
 }
 
 static int alloc_buffers(ht_forward *f, ht_error *err)
 {
     const ht_ops_limits *lim = &f->backend->limits;
     int64_t m = f->logit_columns, vocab = lim->shape.n_vocab;
-    buffer list[N_BUFFERS];
+    buffer list[HT_FORWARD_BUFFERS];
+    ht_arena_item items[HT_FORWARD_BUFFERS];
+    size_t bytes;
+    void *p = NULL;
 
+    int r = ht_forward_buffers(lim, items, &bytes, err);
+    if (r >= 0) r = f->backend->ops->alloc(f->backend, bytes, &p, err);
+    if (r < 0) return r;
+    f->arena = p;
     list_buffers(f, lim, list);
-    for (int i = 0; i < N_BUFFERS; i++) {
-        size_t bytes;
-        void *p = NULL;
-        if (!list[i].width) continue;
-        if (!buffer_bytes(&list[i], &bytes))
-            return ht_fail(err, -ENOMEM, "a buffer of %lld columns of %lld is too large", (long long)list[i].columns,
-                           (long long)list[i].width);
-        int r = f->backend->ops->alloc(f->backend, bytes, &p, err);
-        if (r < 0) return r;
-        *list[i].at = p;
-    }
+    for (int i = 0; i < HT_FORWARD_BUFFERS; i++)
+        if (list[i].width) *list[i].at = (float *)(void *)(f->arena + items[i].offset);
     if (f->divisors) {
-        int r = f->backend->ops->upload(f->backend, f->divisors, lim->shape.rope.divisors,
-                                        (size_t)lim->shape.rope.dims / 2 * sizeof(float), err);
+        r = f->backend->ops->upload(f->backend, f->divisors, lim->shape.rope.divisors,
+                                    (size_t)lim->shape.rope.dims / 2 * sizeof(float), err);
         if (r < 0) return r;
     }
     f->units = ht_calloc((size_t)f->n_units, sizeof(*f->units));
@@ -123,11 +137,7 @@ int ht_forward_open(ht_forward *f, ht_backend *backend, ht_store *store, ht_erro
 
 void ht_forward_close(ht_forward *f)
 {
-    if (f->backend) {
-        float *buffers[] = {f->x, f->q, f->k, f->v, f->mixed, f->hidden, f->chosen, f->logits, f->divisors};
-        for (size_t i = 0; i < sizeof(buffers) / sizeof(buffers[0]); i++)
-            if (buffers[i]) f->backend->ops->free(f->backend, buffers[i]);
-    }
+    if (f->arena) f->backend->ops->free(f->backend, f->arena);
     ht_free(f->units);
     ht_free(f->host_logits);
     ht_free(f->page_ids);

@@ -6,6 +6,7 @@
 #ifndef HEARTH_CORE_ENGINE_FORWARD_H
 #define HEARTH_CORE_ENGINE_FORWARD_H
 
+#include "core/engine/arena.h"
 #include "core/ports/ops.h"
 
 #include <stdatomic.h>
@@ -21,7 +22,9 @@ typedef struct ht_forward {
     int32_t n_units;
     int32_t expected;        /* how many of them the store was told to expect */
 
-    /* On the backend, owned; n = limits.columns, m = logit_columns. */
+    /* On the backend, in one piece; n = limits.columns, m = logit_columns. Those that don't live at the same time share
+     * their place. */
+    char *arena;             /* owned */
     float *x;                /* (n, d): the residual stream */
     float *q;                /* (n, H e); (n, max(H e, d)) with post norms, where it also holds what is to be normed */
     float *k, *v;            /* (n, G e) */
@@ -49,7 +52,12 @@ typedef struct ht_pass {
     const atomic_bool *cancel;   /* looked at before every layer; NULL: never */
 } ht_pass;
 
-/* Bytes of backend memory that a pass takes, each buffer rounded up to `align`: for the plan. -ENOMEM: too large. */
+#define HT_FORWARD_BUFFERS 9
+#define HT_FORWARD_ALIGN 256 /* of each of them */
+
+/* The pass's buffers with their lifetimes, planned into an arena of *bytes. -ENOMEM: too large. */
+int ht_forward_buffers(const ht_ops_limits *limits, ht_arena_item out[HT_FORWARD_BUFFERS], size_t *bytes, ht_error *err);
+/* Bytes of backend memory that a pass takes, rounded up to `align`: for the plan. */
 int ht_forward_bytes(const ht_ops_limits *limits, size_t align, size_t *out, ht_error *err);
 
 /* -ENOTSUP: a model that the pass cannot compute yet. On failure *f holds nothing. */
