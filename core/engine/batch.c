@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+enum { PACK_EVERY = 64 }; /* passes, after which costs are looked at again */
+
 /* ---- open and close ------------------------------------------------------------------------------------- */
 
 static int open_rows(ht_batch *b, ht_error *err)
@@ -17,7 +19,8 @@ static int open_rows(ht_batch *b, ht_error *err)
     b->order = ht_alloc(n, sizeof(*b->order));
     b->in_pass = ht_alloc(n, sizeof(*b->in_pass));
     b->work = ht_alloc(n, sizeof(*b->work));
-    if (!b->rows || !b->order || !b->in_pass || !b->work)
+    b->pack_cost = ht_alloc(n + 1, sizeof(*b->pack_cost));
+    if (!b->rows || !b->order || !b->in_pass || !b->work || !b->pack_cost)
         return ht_fail(err, -ENOMEM, "out of memory for a batch of %d rows", b->slots);
     for (int32_t i = 0; i < b->slots; i++) {
         ht_row *row = &b->rows[i];
@@ -48,7 +51,7 @@ int ht_batch_open(ht_batch **out, const ht_batch_options *o, ht_error *err)
     b->events = o->events;
     b->in_order = o->in_order;
     b->speculator.mode = o->speculation;
-    b->slots = o->slots ? o->slots : most;
+    b->width = b->slots = o->slots ? o->slots : most;
     int r = open_rows(b, err);
     if (r < 0) ht_batch_close(&b);
     *out = b;
@@ -72,6 +75,7 @@ void ht_batch_close(ht_batch **batch)
     ht_free(b->rows);
     ht_free(b->order);
     ht_free(b->in_pass);
+    ht_free(b->pack_cost);
     ht_free(b->work);
     ht_free(b);
     *batch = NULL;
@@ -147,7 +151,7 @@ static void begin_rows(ht_batch *b)
     for (;;) {
         const ht_job *j = ht_batch_front(b);
         ht_row *row = free_row(b);
-        if (!j || !row) return;
+        if (!j || !row || b->n_running >= b->width) return;
         row->shared_pages = ht_prefix_expected(b, j) / HT_KV_TILE;
         int64_t pages = ht_kv_pages_of(j->n_prompt + j->expected - 1) - row->shared_pages;
         if (b->n_running > 0 && pages > free_pages) return;
@@ -347,6 +351,7 @@ int64_t ht_batch_step(ht_batch *b, ht_error *err)
     double started = ht_now();
 
     ht_batch_sort(b);
+    if (b->stats.passes % PACK_EVERY == PACK_EVERY - 1) ht_batch_pack(b);
     begin_rows(b);
     ht_prefix_trim(b);
     if (!b->n_running) return 0;

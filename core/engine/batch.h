@@ -114,6 +114,9 @@ typedef struct ht_batch {
     ht_job **sorted;               /* [queue_capacity], owned, as all here: what sorting needs */
     ht_pack_item *items;
     int32_t *sort_order, *sort_scratch; /* [queue_capacity], [7 queue_capacity] */
+    double *pack_best;                  /* [queue_capacity + 1] */
+    int32_t width;                 /* most rows side by side, 1..slots: what costs least */
+    double *pack_cost;             /* [slots + 1], owned */
     ht_prefix kept;
 
     ht_sampler_scratch scratch;

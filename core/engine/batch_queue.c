@@ -66,10 +66,11 @@ static int resize_queue(ht_batch *b, int64_t capacity, ht_error *err)
         {(void **)&b->items, sizeof(*b->items)},
         {(void **)&b->sort_order, sizeof(*b->sort_order)},
         {(void **)&b->sort_scratch, 7 * sizeof(*b->sort_scratch)},
+        {(void **)&b->pack_best, sizeof(*b->pack_best)},
     };
     if (capacity > INT32_MAX / 8) return ht_fail(err, -ENOMEM, "too many requests wait: %lld", (long long)capacity);
     for (size_t i = 0; i < sizeof(part) / sizeof(part[0]); i++) {
-        void *p = ht_realloc(*part[i].at, (size_t)capacity, part[i].size);
+        void *p = ht_realloc(*part[i].at, (size_t)capacity + 1, part[i].size);
         if (!p) return ht_fail(err, -ENOMEM, "out of memory for a queue of %lld requests", (long long)capacity);
         *part[i].at = p;
     }
@@ -101,6 +102,7 @@ void ht_batch_queue_close(ht_batch *b)
     ht_free(b->items);
     ht_free(b->sort_order);
     ht_free(b->sort_scratch);
+    ht_free(b->pack_best);
 }
 
 ht_job *ht_batch_front(ht_batch *b)
@@ -120,6 +122,34 @@ void ht_batch_sort(ht_batch *b)
     ht_pack_order(b->items, n, b->sort_order, &scratch);
     for (int32_t i = 0; i < n; i++) b->sorted[i] = queue[b->sort_order[i]];
     memcpy(queue, b->sorted, (size_t)n * sizeof(*queue));
+}
+
+/* The queue's expected lengths, longest first. */
+static void list_lengths(const ht_batch *b, int32_t *out, int32_t n)
+{
+    int32_t gap = 1;
+
+    for (int32_t i = 0; i < n; i++) out[i] = b->queue[b->queue_first + i]->expected;
+    while (gap < n / 3) gap = 3 * gap + 1;
+    for (; gap > 0; gap /= 3) /* nearly in order already */
+        for (int32_t i = gap; i < n; i++) {
+            int32_t length = out[i], k = i;
+            for (; k >= gap && out[k - gap] < length; k -= gap) out[k] = out[k - gap];
+            out[k] = length;
+        }
+}
+
+void ht_batch_pack(ht_batch *b)
+{
+    const ht_cost *cost = &b->engine->block_cost;
+    int32_t n = (int32_t)ht_batch_waiting(b), *length = b->sort_scratch;
+
+    if (b->in_order || n < b->slots || ht_cost_of(cost, 1) <= 0) return;
+    b->pack_cost[0] = 0;
+    for (int32_t k = 1; k <= b->slots; k++) b->pack_cost[k] = ht_cost_of(cost, k);
+    list_lengths(b, length, n);
+    const ht_pack_costs costs = {.cost = b->pack_cost, .slots = b->slots};
+    b->width = ht_pack_width(length, n, &costs, b->pack_best, b->sort_scratch + n);
 }
 
 int ht_batch_add(ht_batch *b, const ht_request *request, ht_error *err)
