@@ -298,6 +298,12 @@ void hearth_engine_cancel(hearth_engine *engine, bool cancel)
     atomic_store_explicit(&engine->engine->cancel, cancel, memory_order_relaxed);
 }
 
+void hearth_engine_on_prompt(hearth_engine *engine, hearth_progress *progress, void *user)
+{
+    engine->engine->progress = progress;
+    engine->engine->progress_user = user;
+}
+
 void hearth_engine_stats(const hearth_engine *engine, hearth_stats *out)
 {
     const ht_engine_stats *s = &engine->engine->stats;

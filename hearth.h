@@ -159,6 +159,11 @@ HEARTH_API int64_t hearth_session_tokens(const hearth_session *session, const in
  * what complete passes have computed is kept. The flag stays until cleared by the next call with `false`. */
 HEARTH_API void hearth_engine_cancel(hearth_engine *engine, bool cancel);
 
+/* From now on prompts tell how far they are: after each pass but the last, `done` of the `total` tokens that a call has to
+ * compute. It must not call the engine, but to cancel it. NULL: no more. */
+typedef void hearth_progress(void *user, int64_t done, int64_t total);
+HEARTH_API void hearth_engine_on_prompt(hearth_engine *engine, hearth_progress *progress, void *user);
+
 typedef struct hearth_stats {
     double load_seconds, prompt_seconds, decode_seconds;
     int64_t prompt_tokens, reused_tokens, decode_tokens;  /* computed as prompt, taken over, generated */

@@ -137,6 +137,7 @@ typedef struct terminal {
     cli_chat *chat;
     cli_generation *g;
     hearth_engine *engine;
+    cli_prefill *prefill;
     int first_message;        /* messages that /clear keeps: the system message */
     bool quiet;
 } terminal;
@@ -191,6 +192,7 @@ static int answer(terminal *t)
     cli_interrupt_clear();
     int rc = cli_chat_prompt(t->chat, &ids, &n, &error);
     if (rc == 0) rc = hearth_session_sync(t->g->session, ids, n, &error);
+    cli_prefill_end(t->prefill);
     if (rc == 0) {
         rc = cli_generate(t->g, &error);
         cli_write("\n", 1);
@@ -262,9 +264,10 @@ static bool command(terminal *t, const char *line)
     return true;
 }
 
-int cli_chat_loop(cli_chat *chat, cli_generation *g, hearth_engine *engine, const char *first, bool quiet)
+int cli_chat_loop(cli_chat *chat, cli_generation *g, hearth_engine *engine, cli_prefill *prefill, const char *first,
+                  bool quiet)
 {
-    terminal t = {.chat = chat, .g = g, .engine = engine, .first_message = chat->n, .quiet = quiet};
+    terminal t = {.chat = chat, .g = g, .engine = engine, .prefill = prefill, .first_message = chat->n, .quiet = quiet};
     cli_text input = {0};
     int code = READ_ON;
     if (!quiet) fputs("/help lists commands; Ctrl-D leaves\n", stderr);

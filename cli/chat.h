@@ -3,6 +3,7 @@
 #define HEARTH_CLI_CHAT_H
 
 #include "cli/generate.h"
+#include "cli/report.h"
 
 typedef struct cli_chat {
     const hearth_vocab *vocab;     /* borrowed */
@@ -27,6 +28,7 @@ void cli_chat_answer(cli_chat *chat, const int32_t *prompt, int64_t n_prompt, co
 
 /* Reads lines from the terminal and answers them until it is told to stop; the exit code. `g` is set up but for its
  * text; `first` is answered before the terminal is asked (NULL: none). */
-int cli_chat_loop(cli_chat *chat, cli_generation *g, hearth_engine *engine, const char *first, bool quiet);
+int cli_chat_loop(cli_chat *chat, cli_generation *g, hearth_engine *engine, cli_prefill *prefill, const char *first,
+                  bool quiet);
 
 #endif

@@ -60,6 +60,7 @@ typedef struct runner {
     hearth_model_info info;
     uint64_t seed;
     cli_text prompt;
+    cli_prefill prefill;
 } runner;
 
 static int show(void *user, const char *bytes, size_t n)
@@ -184,6 +185,7 @@ static int one_shot(runner *r, bool chat)
         goto done;
     }
     if (rc == 0) rc = hearth_session_sync(r->session, ids, n, &error);
+    cli_prefill_end(&r->prefill);
     if (rc == 0 && r->o->echo && !r->o->json) rc = show(NULL, r->prompt.data, r->prompt.size);
     if (rc == 0) rc = cli_generate(&g, &error);
     if (rc < 0 && !cli_interrupted()) {
@@ -215,7 +217,7 @@ static int chat(runner *r)
     cli_generation g = generation(r);
     cli_chat c = {.vocab = g.vocab, .format = r->o->chat_template};
     if (r->o->system) cli_chat_add(&c, "system", r->o->system);
-    int code = cli_chat_loop(&c, &g, r->engine, r->prompt.size ? r->prompt.data : NULL, r->o->engine.quiet);
+    int code = cli_chat_loop(&c, &g, r->engine, &r->prefill, r->prompt.size ? r->prompt.data : NULL, r->o->engine.quiet);
     cli_generation_free(&g);
     cli_chat_free(&c);
     finish(r, &timings);
@@ -249,6 +251,7 @@ static int open_and_run(runner *r, bool have_prompt)
     if (hearth_session_open(&r->session, r->engine, &(hearth_session_options){0}, &error) < 0)
         return cli_fail("run", "%s", error.text);
     cli_interrupt_begin(r->engine);
+    cli_prefill_begin(&r->prefill, r->engine, o->engine.quiet);
     bool terminal = cli_is_terminal(STDIN_FILENO);
     code = !have_prompt || (wants_chat && !o->single_turn && terminal) ? chat(r) : one_shot(r, wants_chat);
     cli_interrupt_end();

@@ -54,6 +54,36 @@ void cli_report_timings(const cli_timings *t)
             s->logits_hash, plain);
 }
 
+static void show_prefill(void *user, int64_t done, int64_t total)
+{
+    cli_prefill *p = user;
+    double now = cli_now(), spent = now - p->started;
+    if (done <= p->last || p->last == 0) { /* another prompt */
+        p->started = now;
+        p->first = done;
+        spent = 0;
+    }
+    p->last = done;
+    if (p->drawn && now - p->shown < 0.2) return;
+    fprintf(stderr, "\rprompt: %" PRId64 " of %" PRId64 " tokens", done, total);
+    if (spent > 1) fprintf(stderr, ", %.0f s left", spent * (double)(total - done) / (double)(done - p->first));
+    fputs("\033[K", stderr);
+    p->shown = now;
+    p->drawn = true;
+}
+
+void cli_prefill_begin(cli_prefill *p, hearth_engine *engine, bool quiet)
+{
+    if (!quiet && cli_is_terminal(2)) hearth_engine_on_prompt(engine, show_prefill, p);
+}
+
+void cli_prefill_end(cli_prefill *p)
+{
+    if (p->drawn) fputs("\r\033[K", stderr);
+    p->drawn = false;
+    p->last = 0;
+}
+
 cJSON *cli_timings_json(const cli_timings *t)
 {
     const hearth_stats *s = &t->stats;

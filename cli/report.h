@@ -18,6 +18,16 @@ void cli_report_timings(const cli_timings *t);
 /* An object; the caller's to delete. */
 cJSON *cli_timings_json(const cli_timings *t);
 
+/* On a terminal, how far a long prompt is, till its answer begins. Zero-initialise; it lives as long as the engine. */
+typedef struct cli_prefill {
+    double started, shown;
+    int64_t first, last;     /* tokens done when it was first and last called */
+    bool drawn;
+} cli_prefill;
+void cli_prefill_begin(cli_prefill *p, hearth_engine *engine, bool quiet);
+/* Wipes it away; to be called before an answer. */
+void cli_prefill_end(cli_prefill *p);
+
 /* What computes: "2 threads, avx512", or the device's name. */
 enum { CLI_COMPUTER = 128 };
 const char *cli_computer_text(const hearth_model_info *info, char out[CLI_COMPUTER]);

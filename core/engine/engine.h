@@ -41,6 +41,8 @@ typedef struct ht_engine {
     int32_t n_sessions;           /* open ones; at most limits->sequences */
     uint64_t stamp;               /* tells the sessions of one call apart, see session.c */
     atomic_bool cancel;           /* relaxed: a flag that is looked at again and again, ordering nothing */
+    void (*progress)(void *user, int64_t done, int64_t total); /* after each pass of a prompt but the last; may be NULL */
+    void *progress_user;
     ht_engine_stats stats;
     ht_cost decode_cost, block_cost; /* of passes that gave logits of every sequence */
 

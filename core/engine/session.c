@@ -173,7 +173,9 @@ static int run_prompts(sync_call *call, ht_error *err)
 {
     ht_engine *e = call->engine;
     int32_t done = 0;
+    int64_t computed = 0, total = 0;
 
+    for (int32_t i = 0; i < call->n; i++) total += e->members[i]->goal - e->members[i]->n_tokens;
     while (done < call->n) {
         int32_t columns = 0, works = 0;
         for (int32_t i = done; i < call->n && columns < e->chunk; i++, works++) {
@@ -195,6 +197,8 @@ static int run_prompts(sync_call *call, ht_error *err)
         }
         while (done < call->n && e->members[done]->n_tokens == e->members[done]->goal) done++;
         e->stats.prompt_tokens += columns;
+        computed += columns;
+        if (e->progress && computed < total) e->progress(e->progress_user, computed, total);
     }
     return 0;
 }

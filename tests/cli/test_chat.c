@@ -105,3 +105,34 @@ Test(chat, one_turn_and_unknown_template, .init = find_model)
     cr_assert_eq(s.code, 1, "a model without a template: %s", s.out);
     spawned_free(&s);
 }
+
+/* Progress is for terminals: of a prompt in several passes, and of a batch job. */
+Test(chat, progress_on_a_terminal, .init = find_model)
+{
+    NEED_MODEL();
+    terminal t;
+    cr_assert(terminal_open(&t, (const char *const[]){"run", "-m", model, "-p", "In the beginning God created the heaven", "-ub", "1",
+                                                      "-n", "2", "-c", "64", NULL}));
+    EXPECT(&t, "prompt: 1 of 8 tokens");
+    EXPECT(&t, "\r\033[K");
+    EXPECT(&t, "prefill");
+    cr_assert_eq(terminal_close(&t), 0);
+    spawned s = test_hearth(NULL, "run", "-m", model, "-p", "In the beginning God", "-ub", "1", "-n", "2", "-c", "64");
+    cr_assert(s.code == 0 && !strstr(s.err, "prompt: "), "%s", s.err);
+    spawned_free(&s);
+
+    char folder[TEST_PATH_MAX], jobs[TEST_PATH_MAX + 16];
+    test_temp_dir(folder);
+    snprintf(jobs, sizeof jobs, "%s/jobs", folder);
+    FILE *file = fopen(jobs, "w");
+    for (int i = 0; i < 12; i++) fputs("And it came to pass\n", file);
+    fclose(file);
+    cr_assert(terminal_open(&t, (const char *const[]){"batch", "-m", model, "-i", jobs, "-o", "/dev/null", "-np", "1", "-t", "1", "-n",
+                                                      "60", "-c", "128", "--ignore-eos", NULL}));
+    EXPECT(&t, "\r[");
+    EXPECT(&t, " of 12 lines, ");
+    EXPECT(&t, "\r\033[K");
+    EXPECT(&t, "12 of 12; 0 are errors");
+    cr_assert_eq(terminal_close(&t), 0);
+    test_temp_remove(folder);
+}
