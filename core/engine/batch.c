@@ -19,7 +19,7 @@ static int open_rows(ht_batch *b, ht_error *err)
     b->order = ht_alloc(n, sizeof(*b->order));
     b->in_pass = ht_alloc(n, sizeof(*b->in_pass));
     b->work = ht_alloc(n, sizeof(*b->work));
-    b->pack_cost = ht_alloc(n + 1, sizeof(*b->pack_cost));
+    b->pack_cost = ht_alloc(2 * (n + 1), sizeof(*b->pack_cost));
     if (!b->rows || !b->order || !b->in_pass || !b->work || !b->pack_cost)
         return ht_fail(err, -ENOMEM, "out of memory for a batch of %d rows", b->slots);
     for (int32_t i = 0; i < b->slots; i++) {
@@ -50,6 +50,7 @@ int ht_batch_open(ht_batch **out, const ht_batch_options *o, ht_error *err)
     b->longest = ht_text_longest(o->tokenizer);
     b->events = o->events;
     b->in_order = o->in_order;
+    b->all_slots = o->all_slots;
     b->speculator.mode = o->speculation;
     b->width = b->slots = o->slots ? o->slots : most;
     int r = open_rows(b, err);

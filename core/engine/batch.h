@@ -44,6 +44,7 @@ typedef struct ht_batch_options {
     const ht_tokenizer *tokenizer; /* borrowed */
     int32_t slots;                 /* 0: as many as the engine has sequences */
     bool in_order;
+    bool all_slots;                /* take all, whatever passes are measured to cost: for tests that count */
     ht_speculation speculation;
     ht_batch_events events;
 } ht_batch_options;
@@ -103,7 +104,7 @@ typedef struct ht_batch {
     const ht_tokenizer *tokenizer; /* borrowed */
     int32_t longest;               /* bytes of the longest token */
     ht_batch_events events;
-    bool in_order;
+    bool in_order, all_slots;
 
     ht_row *rows;                  /* [slots], owned */
     int32_t slots, n_running;
@@ -116,7 +117,7 @@ typedef struct ht_batch {
     int32_t *sort_order, *sort_scratch; /* [queue_capacity], [7 queue_capacity] */
     double *pack_best;                  /* [queue_capacity + 1] */
     int32_t width;                 /* most rows side by side, 1..slots: what costs least */
-    double *pack_cost;             /* [slots + 1], owned */
+    double *pack_cost;             /* [2 (slots + 1)], owned */
     ht_prefix kept;
 
     ht_sampler_scratch scratch;

@@ -144,12 +144,12 @@ void ht_batch_pack(ht_batch *b)
     const ht_cost *cost = &b->engine->block_cost;
     int32_t n = (int32_t)ht_batch_waiting(b), *length = b->sort_scratch;
 
-    if (b->in_order || n < b->slots || ht_cost_of(cost, 1) <= 0) return;
+    if (b->in_order || b->all_slots || n < b->slots || ht_cost_of(cost, 1) <= 0) return;
     b->pack_cost[0] = 0;
     for (int32_t k = 1; k <= b->slots; k++) b->pack_cost[k] = ht_cost_of(cost, k);
     list_lengths(b, length, n);
     const ht_pack_costs costs = {.cost = b->pack_cost, .slots = b->slots};
-    b->width = ht_pack_width(length, n, &costs, b->pack_best, b->sort_scratch + n);
+    b->width = ht_pack_width(length, n, &costs, b->pack_best, b->sort_scratch + n, b->pack_cost + b->slots + 1);
 }
 
 int ht_batch_add(ht_batch *b, const ht_request *request, ht_error *err)

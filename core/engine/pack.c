@@ -149,18 +149,21 @@ double ht_pack_groups(const int32_t *length, int32_t n, const ht_pack_costs *c, 
     return best[n];
 }
 
-int32_t ht_pack_width(const int32_t *length, int32_t n, const ht_pack_costs *c, double *best, int32_t *from)
+int32_t ht_pack_width(const int32_t *length, int32_t n, const ht_pack_costs *c, double *best, int32_t *from,
+                      double *passes)
 {
     static const double worth_it = 0.95;
     double all = 0, packed = ht_pack_groups(length, n, c, best, from);
-    int32_t widest = 1;
+    int32_t width = c->slots;
 
     for (int32_t i = 0; i < n; i++) {
         int32_t k = i % c->slots + 1; /* groups of as many as there are slots, whatever their pages */
         all += length[i] * (c->cost[k] - (k > 1 ? c->cost[k - 1] : 0));
     }
     if (packed > worth_it * all) return c->slots;
-    for (int32_t end = n; end > 0; end = from[end])
-        if (end - from[end] > widest) widest = end - from[end];
-    return widest;
+    for (int32_t k = 0; k <= c->slots; k++) passes[k] = 0;
+    for (int32_t end = n; end > 0; end = from[end]) passes[end - from[end]] += length[from[end]];
+    for (int32_t k = 1; k <= c->slots; k++)
+        if (passes[k] > passes[width]) width = k;
+    return width;
 }

@@ -40,9 +40,11 @@ int32_t ht_common_prefix(const int32_t *a, int32_t n_a, const int32_t *b, int32_
 typedef struct ht_pack_costs { const double *cost; int32_t slots; const int64_t *pages; int64_t room; } ht_pack_costs;
 double ht_pack_groups(const int32_t *length, int32_t n, const ht_pack_costs *costs, double *best, int32_t *from);
 
-/* How many rows to run side by side, 1..slots: those of the widest group of the best packing. Rows that end are replaced
- * at once, so groups are not waited for: with every slot refilled in this order, no request begins later than its group
- * would. All slots are taken when that costs at most a twentieth more: costs are measured, and narrow is slow to mend. */
-int32_t ht_pack_width(const int32_t *length, int32_t n, const ht_pack_costs *costs, double *best, int32_t *from);
+/* How many rows to run side by side, 1..slots: as many as the groups of the best packing mostly have, by the passes they
+ * take. Rows that end are replaced at once, so groups are not waited for: with every slot refilled in this order, no
+ * request begins later than its group would. All slots are taken when that costs at most a twentieth more: costs are
+ * measured, and narrow is slow to mend. passes: [slots + 1], scratch. */
+int32_t ht_pack_width(const int32_t *length, int32_t n, const ht_pack_costs *costs, double *best, int32_t *from,
+                      double *passes);
 
 #endif

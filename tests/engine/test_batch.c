@@ -128,6 +128,7 @@ static ht_batch *open_batch(ht_rig *rig, const setup *s)
                                 .tokenizer = tokenizer,
                                 .slots = s->slots,
                                 .in_order = s->in_order,
+                                .all_slots = s->speculation == HT_SPECULATE_NEVER,
                                 .speculation = s->speculation,
                                 .events = {.token = take_token, .done = take_end}};
 
@@ -206,13 +207,13 @@ Test(batch, equals_one_by_one, .init = open_tokenizer, .fini = close_tokenizer, 
         {.slots = 4, .rig = {.sequences = 4}},
         {.slots = 3, .rig = {.sequences = 4, .columns = 7}, .backwards = true},
         {.slots = 8, .rig = {.sequences = 8, .columns = 200}, .in_order = true},
-        {.slots = 8, .rig = {.sequences = 8, .kv_pages = 5}, .surprise = true},
+        {.slots = 8, .rig = {.sequences = 8, .kv_pages = 5}, .in_order = true, .surprise = true, .speculation = HT_SPECULATE_NEVER},
         {.slots = 8, .rig = {.sequences = 8, .kv_pages = 5}},
-        {.slots = 8, .rig = {.sequences = 8, .kv_pages = 9, .columns = 33}, .in_order = true, .surprise = true},
+        {.slots = 8, .rig = {.sequences = 8, .kv_pages = 9, .columns = 33}},
         {.slots = 6, .rig = {.sequences = 6, .fake = true}},
         {.slots = 1, .rig = {.sequences = 1}, .speculation = HT_SPECULATE_ALWAYS},
         {.slots = 5, .rig = {.sequences = 5, .columns = 21}, .speculation = HT_SPECULATE_ALWAYS},
-        {.slots = 8, .rig = {.sequences = 8, .kv_pages = 6}, .speculation = HT_SPECULATE_ALWAYS, .surprise = true},
+        {.slots = 8, .rig = {.sequences = 8, .kv_pages = 6}, .in_order = true, .surprise = true, .speculation = HT_SPECULATE_ALWAYS},
         {.slots = 2, .rig = {.sequences = 2}, .speculation = HT_SPECULATE_NEVER},
     };
     make_questions();

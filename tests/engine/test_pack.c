@@ -131,17 +131,17 @@ Test(pack, width)
 {
     enum { REQUESTS = 100, MANY_SLOTS = 20 };
     int32_t length[REQUESTS], from[REQUESTS + 1];
-    double best[REQUESTS + 1], cost[MANY_SLOTS + 1] = {0};
+    double best[REQUESTS + 1], cost[MANY_SLOTS + 1] = {0}, passes[MANY_SLOTS + 1];
     const ht_pack_costs c = {.cost = cost, .slots = MANY_SLOTS};
 
     for (int32_t i = 0; i < REQUESTS; i++) length[i] = 200 - i;
     for (int32_t k = 1; k <= MANY_SLOTS; k++) cost[k] = 0.5 + (k + 7) / 8;
-    cr_assert_eq(ht_pack_width(length, REQUESTS, &c, best, from), 16);
+    cr_assert_eq(ht_pack_width(length, REQUESTS, &c, best, from, passes), 16);
     for (int32_t k = 1; k <= MANY_SLOTS; k++) cost[k] = 1 + 0.01 * ((k + 7) / 8);
-    cr_assert_eq(ht_pack_width(length, REQUESTS, &c, best, from), MANY_SLOTS, "too little to win");
+    cr_assert_eq(ht_pack_width(length, REQUESTS, &c, best, from, passes), MANY_SLOTS, "too little to win");
     for (int32_t k = 1; k <= MANY_SLOTS; k++) cost[k] = 3 + k;
-    cr_assert_eq(ht_pack_width(length, REQUESTS, &c, best, from), MANY_SLOTS);
-    cr_assert_eq(ht_pack_width(length, 1, &c, best, from), MANY_SLOTS);
+    cr_assert_eq(ht_pack_width(length, REQUESTS, &c, best, from, passes), MANY_SLOTS);
+    cr_assert_eq(ht_pack_width(length, 1, &c, best, from, passes), MANY_SLOTS);
 }
 
 /* ---- order ---------------------------------------------------------------------------------------------- */
