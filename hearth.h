@@ -342,7 +342,8 @@ HEARTH_API void hearth_batch_stats(const hearth_batch *batch, hearth_batch_count
 
 /* ---- tools ---------------------------------------------------------------------------------------------- */
 
-/* What is in a file, as text lines (or one JSON object) handed to `line`. Works on any well-formed GGUF. */
+/* What is in a file, as text lines (or one JSON object) handed to `line`. Works on any well-formed GGUF, and
+ * on folders of safetensors. */
 typedef void hearth_line_sink(void *user, const char *line);
 HEARTH_API int hearth_inspect(const char *path, bool json, hearth_line_sink *line, void *user, hearth_error *error);
 

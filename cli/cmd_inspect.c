@@ -35,6 +35,7 @@ static int run(int argc, char **argv)
 }
 
 const cli_command cli_command_inspect = {
-    .name = "inspect", .usage = "FILE [--json]", .summary = "what is in a GGUF file: keys, tensors, sizes",
+    .name = "inspect", .usage = "FILE [--json]",
+    .summary = "what is in a GGUF file or a Hugging Face folder: keys, tensors, sizes",
     .groups = groups, .operand = "FILE", .operand_at = offsetof(inspect_options, file), .run = run,
 };

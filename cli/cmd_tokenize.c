@@ -15,7 +15,7 @@ typedef struct tokenize_options {
 #define AT(field) offsetof(tokenize_options, field)
 static const cli_option table[] = {
     {.name = "model", .aliases = "m", .kind = CLI_TEXT, .value = "FILE", .at = AT(model), .flags = CLI_FILE_VALUE,
-     .help = "GGUF file with the vocabulary"},
+     .help = "GGUF file with the vocabulary, or folder with tokenizer.json or tokenizer.model"},
     {.name = "ids", .kind = CLI_FLAG, .at = AT(ids), .flags = CLI_NO_ENV,
      .help = "print the ids on one line, instead of a line for each token"},
     {.name = "decode", .kind = CLI_FLAG, .at = AT(decode), .flags = CLI_NO_ENV,

@@ -3,6 +3,7 @@
 
 #include "core/base/memory.h"
 #include "core/model/model.h"
+#include "core/model/safetensors.h"
 
 #include <cjson/cJSON.h>
 #include <inttypes.h>
@@ -126,12 +127,15 @@ typedef struct sums {
     uint64_t *layer;                  /* [n_layers], owned */
 } sums;
 
-/* The layer of "blk.<n>.x", or -1. */
+/* The layer of "blk.<n>.x" or "model.layers.<n>.x", or -1. */
 static int32_t layer_of(const char *name)
 {
-    int layer = -1, end = 0;
-    if (sscanf(name, "blk.%4d.%n", &layer, &end) != 1 || end == 0 || layer < 0) return -1;
-    return layer;
+    static const char *const forms[] = {"blk.%4d.%n", "model.layers.%4d.%n"};
+    for (int i = 0; i < 2; i++) {
+        int layer = -1, end = 0;
+        if (sscanf(name, forms[i], &layer, &end) == 1 && end > 0 && layer >= 0) return layer;
+    }
+    return -1;
 }
 
 static int add_up(sums *s, const ht_tensor_dir *dir, ht_error *err)
@@ -191,8 +195,12 @@ static void shape_text(const out *o, const ht_model *m)
         m->output.tensor == m->embd.tensor ? "tied to the embedding" : "of its own");
     say(o, "  context            %d tokens", s->n_context);
     say(o, "  RoPE               base %g, %d dimensions, scaling %s, factor %g%s", (double)s->rope.base, s->rope.dims,
-        scalings[s->rope.scaling], (double)s->rope.factor, s->rope.freqs >= 0 ? ", with frequency divisors" : "");
-    if (s->window) say(o, "  attention window   %d tokens", s->window);
+        scalings[s->rope.scaling], (double)s->rope.factor, s->rope.freqs >= 0 || s->rope.divisors ? ", with frequency divisors" : "");
+    if (s->window && s->window_period)
+        say(o, "  attention window   %d tokens, all in every layer number %d", s->window, s->window_period);
+    else if (s->window) say(o, "  attention window   %d tokens", s->window);
+    if (s->attn_softcap > 0 || s->logit_softcap > 0)
+        say(o, "  caps               %g on scores, %g on logits (0: none)", (double)s->attn_softcap, (double)s->logit_softcap);
     uint64_t kv = 2ull * 2 * (uint64_t)s->n_layers * (uint64_t)s->n_kv_heads * (uint64_t)s->head_dim;
     char text[24];
     say(o, "  KV cache (F16)     %s a token", size_text(kv, text));
@@ -226,11 +234,13 @@ static void tensors_text(const out *o, const ht_tensor_dir *dir, const sums *s)
 static void report_text(const out *o, const ht_gguf *g, const ht_model *m, const ht_error *why, const sums *s)
 {
     char text[1400], size[24];
-    say(o, "GGUF version %" PRIu32 ", alignment %" PRIu64 ", %d %s", g->version, g->alignment, g->dir.n_files,
-        g->dir.n_files == 1 ? "file" : "files");
+    const char *files = g->dir.n_files == 1 ? "file" : "files";
+    bool folder = g->version == 0; /* a folder has no metadata of GGUF's kind */
+    if (folder) say(o, "Hugging Face folder, %d safetensors %s", g->dir.n_files, files);
+    else say(o, "GGUF version %" PRIu32 ", alignment %" PRIu64 ", %d %s", g->version, g->alignment, g->dir.n_files, files);
     for (int32_t i = 0; i < g->dir.n_files; i++)
         say(o, "  %s (%s)", g->dir.files[i].path, size_text(g->dir.files[i].size, size));
-    say(o, "metadata");
+    if (!folder) say(o, "metadata");
     for (uint64_t i = 0; i < g->n_values; i++) {
         value_text(&g->values[i], text, sizeof text);
         say(o, "  %-40s %s", g->values[i].key, text);
@@ -335,8 +345,11 @@ static cJSON *sums_json(const ht_gguf *g, const sums *s)
 static int report_json(const out *o, const ht_gguf *g, const ht_model *m, const ht_error *why, const sums *s, ht_error *err)
 {
     cJSON *root = cJSON_CreateObject(), *files = cJSON_AddArrayToObject(root, "files");
-    cJSON_AddNumberToObject(root, "version", g->version);
-    cJSON_AddItemToObject(root, "alignment", integer_json(g->alignment));
+    cJSON_AddStringToObject(root, "container", g->version ? "gguf" : "safetensors");
+    if (g->version) {
+        cJSON_AddNumberToObject(root, "version", g->version);
+        cJSON_AddItemToObject(root, "alignment", integer_json(g->alignment));
+    }
     for (int32_t i = 0; i < g->dir.n_files; i++) {
         cJSON *file = cJSON_CreateObject();
         cJSON_AddStringToObject(file, "path", clean_of(g->dir.files[i].path).text);
@@ -367,7 +380,8 @@ int ht_inspect(const char *path, bool json, ht_inspect_sink *line, void *user, h
     const out o = {.line = line, .user = user};
     int rc = ht_model_open(&m, path, &why);
     /* No model: still a container, or the error is that of the container. */
-    if (rc < 0 && (rc = ht_gguf_open(&alone, path, err)) < 0) return rc;
+    if (rc < 0 && (rc = ht_is_folder(path) ? ht_safetensors_open(&alone.dir, path, err) : ht_gguf_open(&alone, path, err)) < 0)
+        return rc;
     const ht_gguf *g = m ? &m->gguf : &alone;
     rc = add_up(&s, &g->dir, err);
     if (rc == 0 && json) rc = report_json(&o, g, m, &why, &s, err);
