@@ -8,7 +8,7 @@
 #define AT(field) offsetof(cli_engine_options, field)
 const cli_option cli_engine_table[] = {
     {.name = "model", .aliases = "m", .kind = CLI_TEXT, .value = "FILE", .at = AT(model), .flags = CLI_FILE_VALUE,
-     .help = "the model, a GGUF file (any part of a split one)"},
+     .help = "the model: a GGUF file (any part of a split one), or a folder with config.json and safetensors"},
     {.name = "threads", .aliases = "t", .kind = CLI_INT, .value = "N", .at = AT(threads), .min = 0, .max = 1024,
      .help = "threads that compute; 0: every core this process may use (default)"},
     {.name = "ctx-size", .aliases = "c", .kind = CLI_INT, .value = "N", .at = AT(context), .min = 0, .max = 1 << 24,

@@ -123,6 +123,28 @@ Test(inspect, hostile_text_and_no_model, .init = make_folder, .fini = remove_fol
     cJSON_Delete(j);
 }
 
+Test(inspect, a_folder)
+{
+    char first[TEST_PATH_MAX];
+    cr_assert(test_data(first, "models/arch/gemma2/config.json"));
+    *strrchr(first, '/') = 0;
+    make_folder();
+    memcpy(path, first, sizeof first);
+    inspect(false);
+    has("Hugging Face folder, 2 safetensors files");
+    has("model.layers.1.post_feedforward_layernorm.weight");
+    has("a layer has 20.00 KiB to 20.00 KiB");
+    has("5 tokens, all in every layer number 2");
+    has("can be run: 22304 weights");
+    inspect(true);
+    cJSON *j = cJSON_Parse(text);
+    cr_assert(j != NULL && number(j, "model", "n_layers") == 2);
+    cr_assert_str_eq(cJSON_GetStringValue(cJSON_GetObjectItem(j, "container")), "safetensors");
+    cJSON_Delete(j);
+    remove(folder);
+    free(text);
+}
+
 Test(inspect, errors_name_the_file)
 {
     cr_assert_eq(ht_inspect("/nonexistent.gguf", false, collect, &lines, &err), -ENOENT);
