@@ -24,6 +24,18 @@ static void exercise(const ht_tokenizer *t, const char *text, size_t n, bool exa
     if (exact && ((size_t)bytes != n || memcmp(back, text, n))) abort();
     free(back);
 
+    /* wholly quoted there is no control token; with a quote in the middle nothing is lost either */
+    ht_text_span quotes[2] = {{0, n}, {n / 3, n - n / 3}};
+    for (int i = 0; n >= 2 && n <= 2048 && i < 2; i++) {
+        int64_t m = ht_tokenizer_encode_quoted(t, text, n, HT_ENCODE_SPECIAL, &quotes[i], 1, ids, (int64_t)capacity, &err);
+        for (int64_t k = 0; i == 0 && k < m; k++)
+            if (ht_tokenizer_kind(t, ids[k]) == HT_TOKEN_CONTROL) abort();
+        if (m > (int64_t)capacity) abort();
+        if (exact && m >= 0 && (size_t)ht_tokenizer_decode(t, ids, m, true, NULL, 0) != n) abort();
+    }
+    n_ids = ht_tokenizer_encode(t, text, n, HT_ENCODE_SPECIAL | HT_ENCODE_BOS, ids, (int64_t)capacity, &err);
+    if (n_ids < 0) n_ids = 0;
+
     int room = 3 * (ht_tokenizer_longest(t) + 4);
     char *out = malloc((size_t)room);
     ht_utf8_stream stream = {0};
