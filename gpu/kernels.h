@@ -210,12 +210,18 @@ typedef struct ht_k_axpy {
     float *x;
 } ht_k_axpy;
 
+/* Tensor-core products on registers, to measure their rate: each of `blocks` does turns * HT_K_PROBE_FLOPS; every element
+ * of out (blocks, 256) becomes turns * 512. Only where the device has tensor cores. */
+#define HT_K_PROBE_FLOPS (8.0 * 8 * 2 * 16 * 8 * 16)
+typedef struct ht_k_probe { int32_t blocks, turns; float *out; } ht_k_probe;
+
 typedef struct ht_gpu_kernels {
     const char *build; /* "cuda" or "emu" */
     int (*norm)(const ht_k_norm *a, void *stream);
     int (*matvec)(const ht_k_matvec *a, void *stream);
     /* matvec of one Q4_0 or Q8_0 matrix with planar rows: an experiment, see kernels/planar.cu. */
     int (*matvec_planar)(const ht_k_matvec *a, void *stream);
+    int (*probe)(const ht_k_probe *a, void *stream);
     int (*glu)(const ht_k_glu *a, void *stream);
     int (*matmat)(const ht_k_matmat *a, void *stream);
     int (*activate)(const ht_k_activate *a, void *stream);

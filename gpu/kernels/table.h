@@ -14,6 +14,7 @@
     void ht_gpu_fill_attend_##b_(ht_gpu_kernels *k);                                                               \
     void ht_gpu_fill_planar_##b_(ht_gpu_kernels *k);                                                                  \
     void ht_gpu_fill_sparse_##b_(ht_gpu_kernels *k);                                                               \
+    void ht_gpu_fill_probe_##b_(ht_gpu_kernels *k);                                                                   \
     void ht_gpu_kernels_fill_##b_(ht_gpu_kernels *k)                                                               \
     {                                                                                                                 \
         *k = (ht_gpu_kernels){.build = #b_};                                                                       \
@@ -26,6 +27,7 @@
         ht_gpu_fill_attend_##b_(k);                                                                                \
         ht_gpu_fill_planar_##b_(k);                                                                                   \
         ht_gpu_fill_sparse_##b_(k);                                                                                \
+        ht_gpu_fill_probe_##b_(k);                                                                                    \
     }
 
 #endif

@@ -193,6 +193,15 @@ bool check_simple(gpu_rig *rig)
         }
     }
 
+    ht_device_info info;
+    rig->gpu->device.ops->info(&rig->gpu->device, &info);
+    float *sums = gpu_array(rig, 2 * 256 * 4);
+    ht_k_probe probe = {.blocks = 2, .turns = 2, .out = gpu_twin(rig, sums)};
+    ok = ok && (!info.tensor_cores || launched(rig, rig->gpu->kernels.probe(&probe, rig->stream), "probe"));
+    gpu_pull(rig, sums);
+    for (int i = 0; i < 512 && ok && info.tensor_cores; i++)
+        if (sums[i] != 2 * 512) ok = gpu_failed(rig, "probe: element %d is %g", i, (double)sums[i]);
+
     ht_k_activate act = {.g = gpu_twin(rig, x), .u = gpu_twin(rig, y), .h = gpu_twin(rig, x), .n = COLS,
                          .activation = HT_K_SILU};
     float before[COLS];
