@@ -54,8 +54,8 @@ static int list_scratch(const ht_ops_limits *l, gpu_scratch *s, gpu_piece *out)
     const gpu_piece pieces[] = {
         {&s->step, step_ints(l) * sizeof(int32_t), "the step's arrays"},
         {&s->chosen, columns * sizeof(int32_t), "the chosen columns"},
-        {&s->frequency, pairs * sizeof(double), "the RoPE frequencies"},
-        {&s->angles, columns * pairs * 2 * sizeof(float), "the RoPE angles"},
+        {&s->frequency, 2 * pairs * sizeof(double), "the RoPE frequencies"},
+        {&s->angles, 2 * columns * pairs * 2 * sizeof(float), "the RoPE angles"},
         {&s->normed, columns * (size_t)p->n_embd * sizeof(float), "normed columns"},
         {&s->q8, columns * HT_K_ACT_STRIDE(w), "quantised columns"},
         {&s->twin, columns * HT_K_ACT_STRIDE(w), "quantised columns"},
@@ -133,6 +133,8 @@ static void find_frequencies(gpu_backend *b, double *frequency)
         double f = pow(r->base, -2.0 * i / r->dims);
         double kept = yarn ? r->ext_factor * (1.0 - fmin(1.0, fmax(0.0, (i - low) / fmax(0.001, high - low)))) : 0.0;
         frequency[i] = f / factor * (1.0 - kept) + f * kept;
+        float local = b->base.limits.shape.rope_local_base;
+        frequency[b->pairs + i] = local > 0.0f ? pow(local, -2.0 * i / r->dims) : 0.0;
     }
     b->magnitude = (float)magnitude;
 }
@@ -260,7 +262,7 @@ static int backend_begin(ht_backend *base, const ht_step *step, ht_error *err)
         b->step_splits = splits < b->splits ? splits : b->splits;
         b->table_stride = b->step_splits * b->split_tiles;
     }
-    b->angles_known = false;
+    b->angles_known[0] = b->angles_known[1] = false;
     b->twin_of = NULL;
 
     /* One copy brings all arrays. They are put together in the mailbox itself. */
@@ -324,6 +326,7 @@ static const ht_ops gpu_ops = {
     .rope_append = gpu_backend_rope_append,
     .attention = gpu_backend_attention,
     .add_project = gpu_backend_add_project,
+    .add_norm = gpu_backend_add_norm,
     .ffn = gpu_backend_ffn,
     .select = gpu_backend_select,
     .active = gpu_backend_active,
@@ -339,9 +342,6 @@ static int check_limits(const ht_ops_limits *l, ht_error *err)
 
     if (s->head_dim > HT_K_MAX_HEAD)
         return ht_fail(err, -ENOTSUP, "heads of %d elements; the GPU kernels hold %d", s->head_dim, HT_K_MAX_HEAD);
-    if (s->attn_softcap > 0.0f || s->rope_local_base > 0.0f)
-        return ht_fail(err, -ENOTSUP, "the GPU has no %s (gemma-2, gemma-3) yet",
-                       s->attn_softcap > 0.0f ? "capped attention scores" : "RoPE of its own for layers with a window");
     if (s->n_kv_heads < 1 || s->n_heads % s->n_kv_heads)
         return ht_fail(err, -EINVAL, "%d heads cannot share %d KV heads", s->n_heads, s->n_kv_heads);
     if (!cache_type_known(l->kv.k_type) || !cache_type_known(l->kv.v_type))
@@ -354,11 +354,11 @@ static int check_limits(const ht_ops_limits *l, ht_error *err)
 
 static int send_frequencies(gpu_backend *b, ht_error *err)
 {
-    double *frequency = ht_alloc((size_t)b->pairs + 1, sizeof *frequency);
+    double *frequency = ht_alloc(2 * (size_t)b->pairs + 1, sizeof *frequency);
 
     if (!frequency) return ht_fail(err, -ENOMEM, "out of memory for the RoPE frequencies");
     find_frequencies(b, frequency);
-    int r = transfer(b, b->scratch.frequency, frequency, (size_t)b->pairs * sizeof *frequency, true, err);
+    int r = transfer(b, b->scratch.frequency, frequency, 2 * (size_t)b->pairs * sizeof *frequency, true, err);
     ht_free(frequency);
     return r;
 }

@@ -14,8 +14,8 @@ typedef struct gpu_mailbox { void *pinned; ht_device_event *sent; } gpu_mailbox;
 typedef struct gpu_scratch {
     int32_t *step;          /* the step's arrays, one after another; see the pointers in gpu_backend */
     int32_t *chosen;        /* [D]: columns of select */
-    double *frequency;      /* [pairs]: of RoPE, without divisors */
-    float *angles;          /* (D, pairs, 2) */
+    double *frequency;      /* (2, pairs): of RoPE, without divisors; then of layers with a base of their own */
+    float *angles;          /* (2, D, pairs, 2): the same two */
     float *normed;          /* (D, d) */
     uint8_t *q8;            /* D activation rows of w */
     uint8_t *twin;          /* D activation rows of w: what `twin_of` holds, quantised by its maker */
@@ -99,8 +99,8 @@ typedef struct gpu_backend {
     int32_t *token, *position, *sequence, *table;
     ht_k_group *groups;              /* block class: [n_groups] */
     int32_t n_groups, columns_per_group, table_stride, step_splits;
-    bool angles_known;
-    const float *angles_divisor;     /* that they were computed with */
+    bool angles_known[2];            /* of the two kinds of layers */
+    const float *angles_divisor;     /* that the first were computed with */
     const float *twin_of;            /* the F32 columns whose quantised form is in scratch.twin, or NULL */
 } gpu_backend;
 
@@ -125,6 +125,7 @@ void gpu_backend_project(ht_backend *b, const ht_project_args *a);
 void gpu_backend_rope_append(ht_backend *b, const ht_rope_append_args *a);
 void gpu_backend_attention(ht_backend *b, const ht_attention_args *a);
 void gpu_backend_add_project(ht_backend *b, const ht_add_project_args *a);
+void gpu_backend_add_norm(ht_backend *b, const ht_add_norm_args *a);
 void gpu_backend_ffn(ht_backend *b, const ht_ffn_args *a);
 void gpu_backend_select(ht_backend *b, float *dst, const float *src, const int32_t *columns, int32_t m);
 void gpu_backend_active(ht_backend *b, const ht_active_args *a);

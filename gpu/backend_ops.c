@@ -162,6 +162,23 @@ void gpu_backend_add_project(ht_backend *base, const ht_add_project_args *a)
     multiply(b, &y, &a->w, &a->bias, &a->x, 1, 1);
 }
 
+/* x += norm(y): after a product that was not added at once, because its result is normed first. */
+void gpu_backend_add_norm(ht_backend *base, const ht_add_norm_args *a)
+{
+    gpu_backend *b = gpu_backend_of(base);
+
+    if (failed(b) || !b->n) return;
+    gpu_command *c = gpu_backend_command(b, GPU_NORM);
+    ht_k_norm *k = &c->u.norm;
+    k->x = a->y;
+    k->n = b->n;
+    k->cols = base->limits.shape.n_embd;
+    set_norm(&k->norm, a->norm.gain ? &a->norm : NULL);
+    k->add = 1;
+    k->f32 = a->x;
+    gpu_backend_submit(b, c);
+}
+
 /* ---- FFN ------------------------------------------------------------------------------------------------- */
 
 /* Gate and up of one type, in the decode class: one launch, with h quantised for the second half. */
@@ -296,22 +313,27 @@ static void set_pages(const gpu_backend *b, void *const *page, ht_k_pages *out)
     out->v_offset = (int64_t)kv->v_offset;
 }
 
-/* The angles are the same for all layers whose divisors are the same. */
-static void find_angles(gpu_backend *b, const float *divisor)
+/* The angles are the same for all layers of a kind whose divisors are the same. Layers with a base of their own know no
+ * divisors and no magnitude. */
+static const float *find_angles(gpu_backend *b, const float *divisor, bool local)
 {
-    if (!b->pairs || (b->angles_known && b->angles_divisor == divisor)) return;
+    float *angles = b->scratch.angles + (local ? (size_t)b->base.limits.columns * (size_t)b->pairs * 2 : 0);
+
+    if (local) divisor = NULL;
+    if (!b->pairs || (b->angles_known[local] && (local || b->angles_divisor == divisor))) return angles;
     gpu_command *c = gpu_backend_command(b, GPU_ANGLES);
     ht_k_angles *k = &c->u.angles;
     k->position = b->position;
-    k->frequency = b->scratch.frequency;
+    k->frequency = b->scratch.frequency + (local ? b->pairs : 0);
     k->divisor = divisor;
-    k->magnitude = b->magnitude;
+    k->magnitude = local ? 1.0f : b->magnitude;
     k->n = b->n;
     k->pairs = b->pairs;
-    k->angles = b->scratch.angles;
+    k->angles = angles;
     gpu_backend_submit(b, c);
-    b->angles_known = true;
-    b->angles_divisor = divisor;
+    b->angles_known[local] = true;
+    if (!local) b->angles_divisor = divisor;
+    return angles;
 }
 
 void gpu_backend_rope_append(ht_backend *base, const ht_rope_append_args *a)
@@ -320,7 +342,7 @@ void gpu_backend_rope_append(ht_backend *base, const ht_rope_append_args *a)
     const ht_shape *s = &base->limits.shape;
 
     if (failed(b) || !b->n) return;
-    find_angles(b, a->freqs);
+    const float *angles = find_angles(b, a->freqs, a->local_base > 0.0f);
     gpu_command *c = gpu_backend_command(b, GPU_ROPE_APPEND);
     ht_k_rope_append *k = &c->u.rope_append;
     k->q = a->q;
@@ -329,7 +351,7 @@ void gpu_backend_rope_append(ht_backend *base, const ht_rope_append_args *a)
     k->q_norm = a->q_norm;
     k->k_norm = a->k_norm;
     k->eps = a->norm_eps;
-    k->angles = b->scratch.angles;
+    k->angles = angles;
     k->n = b->n;
     k->heads = s->n_heads;
     k->kv_heads = s->n_kv_heads;
@@ -358,6 +380,7 @@ static void attend(gpu_backend *b, const ht_attention_args *a, int32_t first, in
     k->head_dim = s->head_dim;
     k->window = a->window;
     k->scale = a->scale;
+    k->softcap = a->softcap;
     set_pages(b, a->page, &k->pages);
     k->pages.sequence += first;
     k->pages.position += first;

@@ -42,6 +42,7 @@ typedef struct ht_k_norm {
     const float *x;                 /* (n, cols) */
     int32_t n, cols;
     ht_k_affine norm;
+    int32_t add;                    /* f32 += instead */
     float *f32;                     /* (n, cols), or NULL */
     void *q8;                       /* n activation rows HT_K_ACT_STRIDE apart, or NULL; cols a multiple of 32 */
     ht_half *f16;                   /* n rows HT_K_HALF_STRIDE apart, or NULL: x * 2^k, |x| * 2^k < 2^14 */
@@ -163,7 +164,7 @@ typedef struct ht_k_attend {
     int32_t n_groups, columns_per_group;
     int32_t heads, kv_heads, head_dim, window;
     int32_t splits, split_tiles;
-    float scale;
+    float scale, softcap;           /* softcap c > 0: a score s becomes c tanh(s / c), after the scale */
     ht_k_pages pages;
     float *out;                     /* (n, H, e) */
     void *q8;                       /* out as activation rows, or NULL; head_dim a multiple of 32 */

@@ -138,8 +138,9 @@ static __device__ void one_tile(const ht_k_attend &a, const Rows &rows, const Sh
         for (int i = t; i < rows.n * step; i += ATTEND_THREADS) {
             const int r = i / step, token = i % step, p = tile * HT_K_TILE + t0 + token;
             const bool visible = p >= s.first[r] && p < s.limit[r];
-            s.scores[r * HT_K_TILE + t0 + token] =
-                visible ? score(s.q + r * e, s.stage + token * (e + 1), e) : -INFINITY;
+            float w = visible ? score(s.q + r * e, s.stage + token * (e + 1), e) : -INFINITY;
+            if (a.softcap > 0.0f && visible) w = ht_softcapf(w, a.softcap);
+            s.scores[r * HT_K_TILE + t0 + token] = w;
         }
         __syncthreads();
     }

@@ -19,15 +19,18 @@ static __global__ void __launch_bounds__(NORM_THREADS) norm(ht_k_norm a)
     const int c = static_cast<int>(blockIdx.x), t = static_cast<int>(threadIdx.x);
     const Affine f = find_norm(a.norm, a.x + static_cast<int64_t>(c) * a.cols, a.cols, scratch);
 
-    if (a.f32) write_floats(f, a.cols, a.f32 + static_cast<int64_t>(c) * a.cols);
+    float *out = a.f32 + static_cast<int64_t>(c) * a.cols;
+    if (a.f32 && !a.add) write_floats(f, a.cols, out);
+    if (a.f32 && a.add)
+        for (int i = t; i < a.cols; i += NORM_THREADS) out[i] += f(i);
     if (a.q8) write_blocks(f, a.cols, static_cast<uint8_t *>(a.q8) + c * HT_K_ACT_STRIDE(a.cols));
     if (a.f16) {
         float amax = 0.0f;
         for (int i = t; i < a.cols; i += NORM_THREADS) amax = Max::of(amax, fabsf(f(i)));
         const float power = power_for_half(block_reduce<Max>(amax, scratch));
         const int padded = static_cast<int>(HT_K_HALF_STRIDE(a.cols) / sizeof(ht_half));
-        ht_half *out = a.f16 + static_cast<int64_t>(c) * padded;
-        for (int i = t; i < padded; i += NORM_THREADS) out[i] = i < a.cols ? float_to_half(f(i) * power) : 0;
+        ht_half *halves = a.f16 + static_cast<int64_t>(c) * padded;
+        for (int i = t; i < padded; i += NORM_THREADS) halves[i] = i < a.cols ? float_to_half(f(i) * power) : 0;
         if (t == 0) a.f16_scale[c] = 1.0f / power;
     }
 }

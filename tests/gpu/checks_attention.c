@@ -195,7 +195,7 @@ static void fill_pages(gpu_rig *rig, scene *s, const int32_t *lengths)
     gpu_push(rig, s->memory);
 }
 
-static void attend_in_double(const scene *s, const float *q, int32_t column, int32_t head, int32_t window, double *out)
+static void attend_in_double(const scene *s, const float *q, int32_t column, int32_t head, int32_t window, double cap, double *out)
 {
     int32_t e = s->head_dim, g = head / (s->heads / s->kv_heads), limit = s->position[column] + 1,
             first = window && limit > window ? limit - window : 0;
@@ -208,6 +208,7 @@ static void attend_in_double(const scene *s, const float *q, int32_t column, int
         w[p] = 0;
         for (int32_t i = 0; i < e; i++) w[p] += (double)q[i] * row[i];
         w[p] /= sqrt(e);
+        if (cap > 0) w[p] = cap * tanh(w[p] / cap);
         max = fmax(max, w[p]);
     }
     for (int32_t i = 0; i < e; i++) out[i] = 0;
@@ -223,7 +224,7 @@ static void attend_in_double(const scene *s, const float *q, int32_t column, int
 
 /* splits 0: the block class, `per_group` columns a group; else the decode class, one. */
 static bool attend(gpu_rig *rig, const scene *s, const float *q, float *out, uint8_t *q8, int32_t n, int32_t per_group,
-                   int32_t splits, int32_t split_tiles, int32_t window)
+                   int32_t splits, int32_t split_tiles, int32_t window, float cap)
 {
     int32_t e = s->head_dim, rows = rig->gpu->kernels.attend_rows(e), used = 0;
     size_t states = (size_t)(n * s->heads * (splits ? splits : 1));
@@ -242,7 +243,7 @@ static bool attend(gpu_rig *rig, const scene *s, const float *q, float *out, uin
     gpu_push(rig, groups);
     ht_k_attend k = {.q = gpu_twin(rig, q), .groups = gpu_twin(rig, groups), .n_groups = used,
                      .columns_per_group = per_group, .heads = s->heads, .kv_heads = s->kv_heads, .head_dim = e,
-                     .window = window, .scale = 1 / sqrtf((float)e), .pages = pages_of(rig, s),
+                     .window = window, .scale = 1 / sqrtf((float)e), .softcap = cap, .pages = pages_of(rig, s),
                      .splits = splits ? splits : 1, .split_tiles = split_tiles, .out = gpu_twin(rig, out),
                      .q8 = q8 ? gpu_twin(rig, q8) : NULL, .max = gpu_twin(rig, max), .sum = gpu_twin(rig, sum),
                      .acc = gpu_twin(rig, acc), .arrived = gpu_twin(rig, arrived)};
@@ -253,13 +254,13 @@ static bool attend(gpu_rig *rig, const scene *s, const float *q, float *out, uin
     return true;
 }
 
-static bool right(gpu_rig *rig, const scene *s, const float *q, const float *out, int32_t window)
+static bool right(gpu_rig *rig, const scene *s, const float *q, const float *out, int32_t window, double cap)
 {
     for (int32_t c = 0; c < s->n; c++)
         for (int32_t h = 0; h < s->heads; h++) {
             size_t at = (size_t)(c * s->heads + h) * (size_t)s->head_dim;
             double want[HT_K_MAX_HEAD];
-            attend_in_double(s, q + at, c, h, window, want);
+            attend_in_double(s, q + at, c, h, window, cap, want);
             if (!gpu_close(rig, ht_type_get(s->kv.k_type)->name, out + at, want, (size_t)s->head_dim, 3e-6, 3e-6))
                 return false;
         }
@@ -268,8 +269,8 @@ static bool right(gpu_rig *rig, const scene *s, const float *q, const float *out
 
 bool check_attention(gpu_rig *rig)
 {
-    static const struct { int32_t heads, kv_heads, e, window, splits; } shapes[] = {
-        {4, 2, 64, 0, 3}, {3, 3, 48, 100, 3}, {20, 1, 32, 0, 5}, {2, 2, 128, 0, 2}, {2, 1, 256, 0, 2},
+    static const struct { int32_t heads, kv_heads, e, window, splits; float cap; } shapes[] = {
+        {4, 2, 64, 0, 3, 0}, {3, 3, 48, 100, 3, 1.5f}, {20, 1, 32, 0, 5, 0}, {2, 2, 128, 0, 2, 50}, {2, 1, 256, 0, 2, 0},
     };
     const int32_t lengths[] = {300, 1, 65};
 
@@ -285,8 +286,8 @@ bool check_attention(gpu_rig *rig)
             int32_t width = s.heads * s.head_dim;
             uint8_t *q8 = s.head_dim % 32 ? NULL : gpu_array(rig, (size_t)s.n * HT_K_ACT_STRIDE(width));
             bool ok = attend(rig, &s, q, out, q8, s.n, 1, shapes[i].splits, (5 + shapes[i].splits - 1) / shapes[i].splits,
-                             shapes[i].window) &&
-                      right(rig, &s, q, out, shapes[i].window);
+                             shapes[i].window, shapes[i].cap) &&
+                      right(rig, &s, q, out, shapes[i].window, shapes[i].cap);
             for (int32_t c = 0; c < s.n && ok && q8; c++) {
                 uint8_t *want = ht_alloc(1, HT_ACT_ROW_BYTES(width));
                 ht_act_quantize(out + (size_t)c * (size_t)width, want, width);
@@ -312,8 +313,8 @@ bool check_attention_block(gpu_rig *rig)
             fill_pages(rig, &s, lengths);
             size_t total = (size_t)(s.n * s.heads * s.head_dim);
             float *q = gpu_floats(rig, total, -3, 3), *out = gpu_array(rig, total * 4), *alone = gpu_array(rig, total * 4);
-            bool ok = attend(rig, &s, q, out, NULL, s.n, 5, 0, 0, window) && right(rig, &s, q, out, window) &&
-                      attend(rig, &s, q, alone, NULL, s.n, 1, 0, 0, window);
+            bool ok = attend(rig, &s, q, out, NULL, s.n, 5, 0, 0, window, 0) && right(rig, &s, q, out, window, 0) &&
+                      attend(rig, &s, q, alone, NULL, s.n, 1, 0, 0, window, 0);
             if (ok && memcmp(out, alone, total * 4)) ok = gpu_failed(rig, "attention: bits depend on the grouping");
             gpu_rig_reset(rig);
             if (!ok) return false;

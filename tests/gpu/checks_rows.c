@@ -83,6 +83,15 @@ static bool one_norm(gpu_rig *rig, int32_t n, int32_t cols, int kind, bool gain,
                 ok = gpu_failed(rig, "norm: F16 element %zu of column %d is %g, expected %g", i, c, (double)h, (double)v);
         }
     }
+    /* Added to what is there: normed once more on top of itself. */
+    float *before = ht_alloc(total, 4);
+    memcpy(before, y, total * 4);
+    ht_k_norm added = {.x = k.x, .n = n, .cols = cols, .norm = k.norm, .add = 1, .f32 = k.f32};
+    ok = ok && launched(rig, rig->gpu->kernels.norm(&added, rig->stream), "norm");
+    gpu_pull(rig, y);
+    for (size_t i = 0; i < total && ok; i++)
+        if (y[i] != 2 * before[i]) ok = gpu_failed(rig, "norm with add: element %zu", i);
+    ht_free(before);
     ht_free(want);
     ht_free(row);
     gpu_rig_reset(rig);
