@@ -11,6 +11,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+#ifdef HEARTH_HARNESS
+#define SANITIZED true
+#else
+#define SANITIZED false
+#endif
 
 #define MODEL "models/kjv-relu-7m/kjv-relu-7m-q4.gguf"
 
@@ -26,25 +33,24 @@ static double distance(const float *a, const float *b, int32_t n)
 }
 
 /* A prompt in the block class and some decode steps, teacher-forced; the worst distance of the logits. */
-static double compare(const char *path, const setup *o, const ht_emu_options *emu)
+static double compare(const char *path, const setup *o, const ht_emu_options *emu, int32_t prompt, int32_t steps)
 {
-    enum { PROMPT = 66, STEPS = 3 };
     stack host, gpu;
     ht_error err = {0};
-    int32_t tokens[PROMPT + STEPS];
+    int32_t tokens[CONTEXT];
     double worst = 0;
 
     must(stack_open(&host, path, o, NULL, &err), &err);
     must(stack_open(&gpu, path, o, emu, &err), &err);
-    make_tokens(tokens, PROMPT + STEPS, host.limits.shape.n_vocab);
+    make_tokens(tokens, prompt + steps, host.limits.shape.n_vocab);
     ht_session *a = new_session(&host), *b = new_session(&gpu);
-    must(ht_session_sync(&(ht_prompt){a, tokens, PROMPT}, 1, &err), &err);
-    must(ht_session_sync(&(ht_prompt){b, tokens, PROMPT}, 1, &err), &err);
-    for (int i = 0; i <= STEPS; i++) {
+    must(ht_session_sync(&(ht_prompt){a, tokens, prompt}, 1, &err), &err);
+    must(ht_session_sync(&(ht_prompt){b, tokens, prompt}, 1, &err), &err);
+    for (int i = 0; i <= steps; i++) {
         worst = fmax(worst, distance(b->logits, a->logits, host.limits.shape.n_vocab));
-        if (i == STEPS) break;
-        must(ht_session_decode(&a, &tokens[PROMPT + i], 1, &err), &err);
-        must(ht_session_decode(&b, &tokens[PROMPT + i], 1, &err), &err);
+        if (i == steps) break;
+        must(ht_session_decode(&a, &tokens[prompt + i], 1, &err), &err);
+        must(ht_session_decode(&b, &tokens[prompt + i], 1, &err), &err);
     }
     cr_expect_eq(ht_guard_violations(), 0, "something was allocated in a pass");
     ht_session_close(&a);
@@ -59,7 +65,7 @@ static void expect_close(const setup *o, const ht_emu_options *emu, double limit
     char path[TEST_PATH_MAX];
 
     if (!test_data(path, MODEL)) cr_skip_test("no " MODEL);
-    double worst = compare(path, o, emu);
+    double worst = compare(path, o, emu, 66, 3);
     if (getenv("HEARTH_TEST_VERBOSE")) fprintf(stderr, "act %d, KV types %d %d: logits differ by %.2e\n", o->act, o->k_type, o->v_type, worst);
     cr_assert(worst <= limit, "logits differ by %.2e", worst);
 }
@@ -80,6 +86,23 @@ Test(resident, q8, .timeout = 120)
 Test(resident, q8_without_tensor_cores, .timeout = 120)
 {
     expect_close(&(setup){HT_ACT_Q8, HT_Q8_0, HT_Q4_0, false, 0, false, 0}, &(ht_emu_options){.capability = 75}, 0.06);
+}
+
+/* A few tokens of a model that people use, where quickstart has put it. */
+Test(resident, default_model, .timeout = 280)
+{
+    char path[TEST_PATH_MAX];
+    const char *given = getenv("HEARTH_DEFAULT_MODEL"), *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+
+    snprintf(path, sizeof path, "%s%s/hearth/SmolLM2-135M-Instruct.Q4_1.gguf", cache ? cache : home ? home : "", cache ? "" : "/.cache");
+    if (given) snprintf(path, sizeof path, "%s", given);
+    if (SANITIZED) cr_skip_test("a sanitizer makes the default model take minutes on the emulated GPU");
+    if (access(path, R_OK)) cr_skip_test("no default model (quickstart gets it)");
+    double f32 = compare(path, &(setup){HT_ACT_F32, HT_F32, HT_F32, false, 0, false, 0}, &(ht_emu_options){0}, 3, 2);
+    double q8 = compare(path, &(setup){HT_ACT_Q8, HT_F16, HT_F16, false, 0, false, 0}, &(ht_emu_options){0}, 3, 2);
+    if (getenv("HEARTH_TEST_VERBOSE")) fprintf(stderr, "default model: %.2e with F32 activations, %.2e with 8 bits\n", f32, q8);
+    cr_expect(f32 <= 1e-5, "logits differ by %.2e", f32);
+    cr_expect(q8 <= 0.15, "with 8-bit activations logits differ by %.2e", q8);
 }
 
 /* ---- the numeric contract -------------------------------------------------------------------------------- */
