@@ -6,6 +6,7 @@
 #include "tests/support/harness.h"
 
 #include "core/base/memory.h"
+#include "core/engine/forward.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -153,6 +154,7 @@ Test(resident, same_bits_f32, .timeout = 120) { expect_same_bits(HT_ACT_F32); }
 
 /* ---- accounting ------------------------------------------------------------------------------------------ */
 
+/* The peak, after prompts and tokens of all sessions, is the sum of what store, backend and engine say beforehand. */
 Test(resident, takes_what_was_planned, .timeout = 60)
 {
     char path[TEST_PATH_MAX];
@@ -160,16 +162,26 @@ Test(resident, takes_what_was_planned, .timeout = 60)
     ht_error err = {0};
     ht_device_store_plan plan;
     ht_device_memory memory;
+    ht_session *sessions[SESSIONS];
+    size_t pass;
+    const int32_t tokens[SESSIONS] = {5, 6, 7};
     const setup o = {HT_ACT_Q8, HT_F16, HT_F16, false, 0, false, 0};
 
     if (!test_data(path, MODEL)) cr_skip_test("no " MODEL);
     must(stack_open(&s, path, &o, &(ht_emu_options){0}, &err), &err);
     ht_device_store_options options = {.model = s.model, .gpu = s.gpu, .kv = s.limits.kv, .kv_pages = s.store->kv_pages};
     must(ht_device_store_plan_make(&plan, &options, &err), &err);
-    ht_engine_close(&s.engine); /* its buffers are the engine's own account */
+    must(ht_forward_bytes(&s.limits, HT_DEVICE_ALIGN, &pass, &err), &err);
+    for (int i = 0; i < SESSIONS; i++) {
+        sessions[i] = new_session(&s);
+        must(ht_session_sync(&(ht_prompt){sessions[i], tokens, SESSIONS}, 1, &err), &err);
+    }
+    must(ht_session_decode(sessions, tokens, SESSIONS, &err), &err);
     s.gpu->device.ops->memory(&s.gpu->device, &memory);
-    cr_expect_eq(memory.used, plan.weights + plan.kv + ht_gpu_backend_bytes(&s.limits), "used %zu, planned %zu + %zu + %zu",
-                 memory.used, plan.weights, plan.kv, ht_gpu_backend_bytes(&s.limits));
+    size_t sum = plan.weights + plan.kv + ht_gpu_backend_bytes(&s.limits) + pass;
+    cr_expect_eq(memory.used, sum, "used %zu, planned %zu", memory.used, sum);
+    cr_expect_eq(memory.peak, sum, "peak %zu, planned %zu", memory.peak, sum);
+    for (int i = 0; i < SESSIONS; i++) ht_session_close(&sessions[i]);
     stack_close(&s);
 }
 

@@ -214,3 +214,36 @@ Test(steps, all_work_may_fail, .timeout = 250)
     }
     drop_model();
 }
+
+/* Two devices take turns, in different orders of threads: the same bits. Then one is lost, and the other goes on. */
+Test(steps, two_devices, .timeout = 120)
+{
+    static float logits[2][V];
+    stack s[2];
+    ht_session *session[2];
+    ht_error err = {0};
+    const int32_t prompt[] = {1, 5, 9};
+
+    make_smallest_model();
+    for (int d = 0; d < 2; d++) {
+        const ht_emu_options o = {.name = d ? "second" : "first", .ordinal = d, .order = d ? HT_EMU_REVERSE : HT_EMU_SHUFFLED};
+        must(stack_open(&s[d], model, &q8, &o, &err), &err);
+        session[d] = new_session(&s[d]);
+        must(ht_session_sync(&(ht_prompt){session[d], prompt, 3}, 1, &err), &err);
+    }
+    for (int32_t i = 0; i < 4; i++) {
+        if (i == 3) ht_device_emu_set_faults(s[0].gpu, &(ht_emu_faults){.lost = 2});
+        for (int d = 0; d < 2; d++) {
+            int r = ht_session_decode(&session[d], &(int32_t){20 + i}, 1, &err);
+            if (d == 0 && i == 3) cr_expect(r == -ENODEV && strstr(err.text, "first: the device is lost"), "%d: %s", r, err.text);
+            else must(r, &err);
+            if (r >= 0) memcpy(logits[d], session[d]->logits, sizeof logits[d]);
+        }
+        if (i < 3) cr_expect(!memcmp(logits[0], logits[1], sizeof logits[0]), "step %d: other bits on the other device", i);
+    }
+    for (int d = 0; d < 2; d++) {
+        ht_session_close(&session[d]);
+        stack_close(&s[d]);
+    }
+    drop_model();
+}
