@@ -1,5 +1,5 @@
 /* The parts of hearth batch: options and opening (cmd_batch.c), what a job is bound to (batch_binding.c), the loop
- * (batch_run.c), and what is said of it (batch_report.c). */
+ * (batch_run.c), what is said of it (batch_report.c), and --check (batch_check.c). */
 #ifndef HEARTH_CLI_BATCH_H
 #define HEARTH_CLI_BATCH_H
 
@@ -45,7 +45,7 @@ typedef struct cli_batch {
     int64_t next;                /* line to look at next, from 0 to `end` */
     int64_t in_flight, in_flight_tokens; /* requests and their prompts' tokens in the engine */
     int64_t done_before, errors_before;
-    int64_t answers, answer_tokens; /* that ended by themselves: what to expect */
+    int64_t n_cut, n_ended, ended_tokens; /* answers that went to their limit, and that ended by themselves */
     struct cli_batch_work *works; /* lines in work; owned */
     cli_text line, result;       /* scratch */
     int failed;                  /* negative errno, from within an event */
@@ -57,6 +57,13 @@ typedef struct cli_batch {
 
 /* Lines "name=value" of all that decides what results are. 0 or a negative errno. */
 int cli_batch_bind(cli_batch *b, hearth_error *error);
+
+/* The names that lines may use for the model, from its file and its info. */
+void cli_batch_names(cli_batch *b);
+/* Every prompt of the request as ids that fit into a context. 0, or -1: refused. */
+int cli_batch_encode(cli_batch *b, cli_request *r, cli_refusal *why);
+/* The exit code. */
+int cli_batch_check(cli_batch *b);
 
 /* Answers all lines that have no result yet. -1: done; otherwise the exit code, and the reason has been said. */
 int cli_batch_run(cli_batch *b);

@@ -108,8 +108,8 @@ static void on_done(void *user, hearth_finish finish, int32_t n_tokens, int32_t 
     w->answers[s->index].finish = finish;
     w->answers[s->index].n_tokens = n_tokens;
     if (error) cli_refuse(&w->why, 500, "generation_failed", NULL, "%s", error->text);
-    b->answers++;
-    b->answer_tokens += n_tokens;
+    if (finish == HEARTH_FINISH_LENGTH || finish == HEARTH_FINISH_CONTEXT) b->n_cut++;
+    else b->n_ended++, b->ended_tokens += n_tokens;
     b->in_flight--;
     b->in_flight_tokens -= s->prompt;
     if (--w->left == 0) finish_work(w);
@@ -128,8 +128,7 @@ static int encode_chat(cli_batch *b, const cli_request *r, cli_prompt *out, hear
     return out->n < 0 ? (int)out->n : 0;
 }
 
-/* Every prompt of the request as ids that fit into a context. 0, or -1: refused. */
-static int encode(cli_batch *b, cli_request *r, cli_refusal *why)
+int cli_batch_encode(cli_batch *b, cli_request *r, cli_refusal *why)
 {
     hearth_error error = {0};
     if (r->chat) {
@@ -150,12 +149,17 @@ static int encode(cli_batch *b, cli_request *r, cli_refusal *why)
     return 0;
 }
 
+/* How long an answer will be: as long as it may be as often as others were, else what the others had. It decides the
+ * order of work, never a result. */
 static int32_t expected_tokens(const cli_batch *b, const cli_request *r, int64_t prompt)
 {
     int64_t most = b->info.n_context - prompt + 1;
     if (r->max_tokens && r->max_tokens < most) most = r->max_tokens;
-    int64_t guess = r->ignore_end ? most : b->answers ? b->answer_tokens / b->answers + 1 : FIRST_GUESS;
-    return (int32_t)(guess < most ? guess : most);
+    double ended = b->n_ended ? (double)b->ended_tokens / (double)b->n_ended : FIRST_GUESS;
+    double cut = b->n_cut + b->n_ended ? (double)b->n_cut / (double)(b->n_cut + b->n_ended) : 0;
+    if (r->ignore_end) cut = 1;
+    double guess = cut * (double)most + (1 - cut) * (ended < (double)most ? ended : (double)most);
+    return (int32_t)guess + 1;
 }
 
 /* The line's bias, and that end tokens are forbidden if it goes on after them. The caller frees it. */
@@ -210,7 +214,7 @@ static int begin_line(cli_batch *b, int64_t at)
     cli_request r;
     cli_refusal why = {0};
     int rc = cli_jobs_parse(&b->jobs, b->first + at, &b->rules, &b->line, &r, &why, &b->error);
-    if (rc > 0 && encode(b, &r, &why) < 0) rc = 0;
+    if (rc > 0 && cli_batch_encode(b, &r, &why) < 0) rc = 0;
     if (rc == 0) rc = put_result(b, at, r.custom_id, NULL, &why);
     else if (rc > 0) {
         work *w = memset(cli_realloc(NULL, 1, sizeof *w), 0, sizeof *w);

@@ -22,7 +22,7 @@ static const cli_option job_table[] = {
      .help = "only part I, from 1 on, of N parts of consecutive lines; the outputs of all parts, one behind the other, are "
      "that of the whole"},
     {.name = "check", .kind = CLI_FLAG, .at = AT(check), .flags = CLI_NO_ENV,
-     .help = "only read the job file and say which lines are in error; needs no model, but checks more with one"},
+     .help = "only say which lines are in error; without a model, what can be said without one"},
     {.name = "summary", .kind = CLI_TEXT, .value = "FILE", .at = AT(summary), .flags = CLI_NO_ENV | CLI_FILE_VALUE,
      .help = "write what was done, and how fast, as a JSON object; - is stdout"},
     {.name = "format", .kind = CLI_CHOICE, .value = "KIND", .at = AT(format), .choices = "auto|jsonl|text",
@@ -82,8 +82,8 @@ static const char *base_name(const char *path)
     return slash ? slash + 1 : path;
 }
 
-/* The names that lines may use for the model: those given, the one in the file, the file's with and without ".gguf". */
-static void make_names(cli_batch *b)
+/* Those given, the one in the file, the file's with and without ".gguf". */
+void cli_batch_names(cli_batch *b)
 {
     const cli_batch_options *o = b->o;
     const char *base = o->engine.model ? base_name(o->engine.model) : "";
@@ -95,6 +95,8 @@ static void make_names(cli_batch *b)
     if (*base) b->names[b->n_names++] = b->stem;
     if (b->info.name && b->info.name[0]) b->names[b->n_names++] = b->info.name;
     if (*base) b->names[b->n_names++] = base;
+    b->rules.models = o->any_model ? NULL : b->names;
+    b->rules.n_models = b->n_names;
 }
 
 static void make_rules(cli_batch *b)
@@ -133,31 +135,6 @@ static int open_jobs(cli_batch *b)
     return -1;
 }
 
-static int check_only(cli_batch *b)
-{
-    enum { MOST = 20 };
-    int64_t bad = 0;
-    hearth_error error = {0};
-    if (b->o->engine.model) {
-        hearth_vocab *vocab;
-        if (hearth_vocab_open(&vocab, b->o->engine.model, &error) < 0) return cli_fail("batch", "%s", error.text);
-        b->rules.n_vocab = hearth_vocab_size(vocab);
-        hearth_vocab_close(&vocab);
-    }
-    for (int64_t i = 0; i < b->end; i++) {
-        cli_request r;
-        cli_refusal why;
-        int rc = cli_jobs_parse(&b->jobs, b->first + i, &b->rules, &b->line, &r, &why, &error);
-        cli_request_free(&r);
-        if (rc < 0) return cli_fail("batch", "%s", error.text);
-        if (rc > 0) continue;
-        if (bad++ < MOST) cli_print("line %u: %s\n", b->jobs.line[b->first + i].number, why.text);
-    }
-    if (bad > MOST) cli_print("and %lld more\n", (long long)(bad - MOST));
-    cli_print("%lld of %lld lines are in error\n", (long long)bad, (long long)b->end);
-    return bad ? CLI_FAILED : CLI_OK;
-}
-
 /* ---- the engine ----------------------------------------------------------------------------------------------- */
 
 static int open_engine(cli_batch *b)
@@ -193,9 +170,7 @@ static int go(cli_batch *b)
     hearth_error error = {0};
     int code = open_engine(b);
     if (code >= 0) return code;
-    make_names(b);
-    b->rules.models = o->any_model ? NULL : b->names;
-    b->rules.n_models = b->n_names;
+    cli_batch_names(b);
     int rc = cli_batch_bind(b, &error);
     if (rc == 0) rc = cli_journal_begin(b->journal, b->binding.data, o->restart, &error);
     if (rc < 0) return cli_fail("batch", "%s", error.text);
@@ -239,7 +214,7 @@ static int run_job(cli_batch *b)
     signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error of its write, not our end */
     code = open_jobs(b);
     if (code >= 0) return code;
-    if (b->o->check) return check_only(b);
+    if (b->o->check) return cli_batch_check(b);
     if (cli_journal_open(&b->journal, b->o->output, b->lines, &error) < 0) return cli_fail("batch", "%s", error.text);
     return go(b);
 }

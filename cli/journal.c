@@ -15,11 +15,11 @@
 
 enum {
     FORMAT = 1,
-    SYNC_BYTES = 4 << 20,
     SLACK = 64 << 20,
     COPY_BYTES = 1 << 16,
 };
-static const double sync_seconds = 1;
+/* The disk is waited for at most every second, and a fiftieth of the time. */
+static const double sync_seconds = 1, sync_share = 0.02;
 #define MAGIC 0x314c4e524a485248u /* "HRHJRNL1": another byte order is another magic */
 
 typedef struct head {
@@ -57,7 +57,7 @@ struct cli_journal {
     uint64_t tail, synced;       /* bytes of the journal, and those of them that the disk has for sure */
     uint64_t waiting;            /* bytes of records not released */
     uint64_t dropped, slack;
-    double synced_at;
+    double synced_at, sync_took;
     cli_text line;               /* scratch: a record */
 };
 
@@ -527,12 +527,14 @@ static int compact(cli_journal *j, hearth_error *error)
 int cli_journal_sync(cli_journal *j, bool now, hearth_error *error)
 {
     double time = cli_now();
-    if (j->kept && !now && time - j->synced_at < sync_seconds && j->tail - j->synced < SYNC_BYTES) return 0;
-    j->synced_at = time;
+    double since = time - j->synced_at;
+    if (j->kept && !now && (since < sync_seconds || since * sync_share < j->sync_took)) return 0;
     if (j->synced < j->tail && j->kept) {
         int rc = sync_file(j->fd, j->path, error);
         if (rc < 0) return rc;
+        j->sync_took = cli_now() - time;
     }
+    j->synced_at = time;
     j->synced = j->tail;
     int rc = release(j, error);
     if (rc == 0 && j->tail - j->waiting > j->slack && j->tail > 2 * j->waiting) rc = compact(j, error);

@@ -36,8 +36,8 @@ uint64_t cli_journal_dropped(const cli_journal *journal);      /* bytes of a dam
 
 /* A finished line, `bytes` with its line end. On failure (-ENOSPC, ...) the journal is as it was. */
 int cli_journal_add(cli_journal *journal, int64_t line, const char *bytes, size_t n, bool is_error, hearth_error *error);
-/* To be called often: every second or few megabytes the disk is made to have all records, and the output gets what it
- * may. `now`: all of it at once. */
+/* To be called often: every second or so the disk is made to have all records, and the output gets what it may. `now`:
+ * at once. */
 int cli_journal_sync(cli_journal *journal, bool now, hearth_error *error);
 /* After the last line of a run. */
 int cli_journal_finish(cli_journal *journal, hearth_error *error);

@@ -170,6 +170,13 @@ BATCH_TEST(answers_and_errors_in_order)
                        cJSON_GetNumberValue(at(j, "response.body.choices.0.logprobs.token_logprobs.0")), 1e-9);
     cJSON_Delete(j);
 
+    spawned check = test_hearth(NULL, "batch", "--check", "-m", model, "-i", jobs, "-c", "64", "--chat-template", "chatml");
+    cr_assert_eq(check.code, 1);
+    cr_assert(strstr(check.out, "line 2: the model 'gpt-9'") && strstr(check.out, "line 3: line 1 has") &&
+              strstr(check.out, "line 4: ") && strstr(check.out, "line 7: the prompt has") && strstr(check.out, "4 of 8 lines"), "%s",
+              check.out);
+    spawned_free(&check);
+
     static const struct { int line, status; const char *code, *id; } errors[] = {
         {1, 404, "model_not_found", "model"}, {2, 0, "duplicate_custom_id", "greedy"}, {3, 0, "invalid_json", "(none)"},
         {6, 400, "context_length_exceeded", "long"}};
