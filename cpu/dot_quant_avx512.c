@@ -56,7 +56,7 @@ TILE_INLINE void stored_columns(int nc, bool halves, bool has_min, const __m512i
                 m[h] = _mm512_load_ps(from + 8 + n + h);
         }
         TILE_UNROLL for (int c = 0; c < nc; c++)
-            acc[c] = block_column(false, halves, has_min, w, d, m, x->q[c] + HT_QK * (first + b), x->d[c][first + b],
+            acc[c] = block_column(false, halves, has_min, w, d, m, (const int[2]){0, 0}, x->q[c] + HT_QK * (first + b), x->d[c][first + b],
                                   x->aux[c] + (first + b) * n, 1, acc[c]);
     }
     TILE_UNROLL for (int c = 0; c < nc; c++)
@@ -83,7 +83,7 @@ STORED_COLUMNS(halves_offset, true, false)
 STORED_COLUMNS(halves_min, true, true)
 
 /* A tile against several columns, over a segment's blocks. */
-static void tile_several(const tile_type *t, const tile_rows *tile, const char *next, const column_set *x,
+static void tile_several(const tile_type *t, const tile_source *tile, const char *next, const column_set *x,
                          int64_t n, int64_t blocks, __m512 *acc)
 {
     __attribute__((aligned(64))) __m512i stored[TILE_STAGE * 12];
@@ -119,13 +119,12 @@ static void segment_q8(const tile_type *t, float *y, int64_t y_stride, const cha
         }
     }
     for (int64_t r = 0; r < rows; r += TILE_ROWS) {
-        tile_rows tile;
-        tile_set(&tile, w + (size_t)r * row_bytes, row_bytes, rows - r);
+        const tile_source tile = tile_from(w + (size_t)r * row_bytes, row_bytes, rows - r);
         __mmask16 mask = lanes_mask(rows - r);
         __m512 acc[HT_DECODE_COLUMNS];
         for (int64_t c = 0; c < n; c++)
             acc[c] = first == 0 ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(mask, y + c * y_stride + r);
-        const char *next = (const char *)((uintptr_t)tile.row[0] + TILE_ROWS * row_bytes);
+        const char *next = (const char *)((uintptr_t)tile.w + TILE_ROWS * row_bytes);
         if (n == 1)
             t->one(&tile, next, set.q[0], set.d[0], set.aux[0], blocks, acc);
         else
@@ -151,7 +150,7 @@ static void dot_q8(const tile_type *t, float *y, int64_t y_stride, const void *w
 }
 
 /* F32 columns: weights of a few blocks as F32 in L1, then multiply-adds in order of k, a sum a block. */
-static void tile_f32(const tile_type *t, const tile_rows *tile, const float *x, size_t x_bytes, int64_t n,
+static void tile_f32(const tile_type *t, const tile_source *tile, const float *x, size_t x_bytes, int64_t n,
                      int64_t blocks, __m512 *acc)
 {
     __attribute__((aligned(64))) float floats[TILE_STAGE * HT_QK * TILE_ROWS];
@@ -176,8 +175,7 @@ static void dot_f32(const tile_type *t, float *y, int64_t y_stride, const void *
                     const void *x, size_t x_bytes, int64_t n, int64_t cols)
 {
     for (int64_t r = 0; r < rows; r += TILE_ROWS) {
-        tile_rows tile;
-        tile_set(&tile, (const char *)w + (size_t)r * row_bytes, row_bytes, rows - r);
+        const tile_source tile = tile_from((const char *)w + (size_t)r * row_bytes, row_bytes, rows - r);
         __mmask16 mask = lanes_mask(rows - r);
         for (int64_t begin = 0; begin < n; begin += HT_DECODE_COLUMNS) {
             int64_t some = n - begin < HT_DECODE_COLUMNS ? n - begin : HT_DECODE_COLUMNS;
@@ -200,11 +198,9 @@ static void expand(const tile_type *t, const void *row, float *out, int64_t cols
     const int64_t small = unpack_is_small(t->type) ? HT_QK : group; /* a tile row is one small block */
     const size_t bytes = unpack_group_bytes(t->type) / (size_t)(group / small);
     for (int64_t k = 0; k < cols; k += small * TILE_ROWS) {
-        int64_t rows = (cols - k) / small < TILE_ROWS ? (cols - k) / small : TILE_ROWS;
-        tile_rows tile;
-        tile_set(&tile, (const char *)row + (size_t)(k / small) * bytes, bytes, rows);
+        const tile_source tile = tile_from((const char *)row + (size_t)(k / small) * bytes, bytes, (cols - k) / small);
         t->floats(&tile, 0, small / HT_QK, floats);
-        for (int64_t r = 0; r < rows; r++) {
+        for (int64_t r = 0; r < tile.rows; r++) {
             for (int64_t i = 0; i < small; i++)
                 out[k + r * small + i] = floats[TILE_ROWS * i + r];
         }

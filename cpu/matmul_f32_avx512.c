@@ -66,14 +66,17 @@ TILE_INLINE void turn16(__m512 v[16])
 }
 
 /* Columns [k0, k0 + len) of a tile to out (len, 16), `stride` floats a column. */
-TILE_INLINE void turn_floats(ht_type type, const tile_rows *tile, int64_t k0, int64_t len, float *out, int64_t stride)
+TILE_INLINE void turn_floats(ht_type type, const tile_source *tile, int64_t k0, int64_t len, float *out, int64_t stride)
 {
+    const uint8_t *row[TILE_ROWS];
+    for (int64_t r = 0; r < TILE_ROWS; r++)
+        row[r] = tile->w + (size_t)(r < tile->rows ? r : tile->rows - 1) * tile->row_bytes;
     for (int64_t k = 0; k < len; k += 16) {
         int64_t some = len - k < 16 ? len - k : 16;
         __mmask16 mask = lanes_mask(some);
         __m512 v[16];
         TILE_UNROLL for (int r = 0; r < 16; r++)
-            v[r] = load_floats(type, tile->row[r], k0 + k, mask);
+            v[r] = load_floats(type, row[r], k0 + k, mask);
         turn16(v);
         TILE_UNROLL for (int i = 0; i < 16; i++) {
             if (i < some)
@@ -83,16 +86,16 @@ TILE_INLINE void turn_floats(ht_type type, const tile_rows *tile, int64_t k0, in
 }
 
 /* Panels are halves (len, 16) one after another, so that the tile kernels of quantised types write them as they are. */
-typedef void panel_fn(const void *type, const tile_rows *tile, int64_t k0, int64_t len, float *out);
+typedef void panel_fn(const void *type, const tile_source *tile, int64_t k0, int64_t len, float *out);
 
-static void panel_quantised(const void *type, const tile_rows *tile, int64_t k0, int64_t len, float *out)
+static void panel_quantised(const void *type, const tile_source *tile, int64_t k0, int64_t len, float *out)
 {
     const tile_type *t = type;
     size_t at = (size_t)(k0 / HT_QK) * unpack_group_bytes(t->type) / (size_t)unpack_group_blocks(t->type);
     t->floats(tile, at, len / HT_QK, out);
 }
 #define PANEL_OF(name, id)                                                                                         \
-    static void panel_##name(const void *type, const tile_rows *tile, int64_t k0, int64_t len, float *out)         \
+    static void panel_##name(const void *type, const tile_source *tile, int64_t k0, int64_t len, float *out)       \
     {                                                                                                              \
         (void)type;                                                                                                \
         turn_floats(id, tile, k0, len, out, TILE_ROWS);                                                            \
@@ -135,11 +138,10 @@ static void run(panel_fn *panel, const void *type, float *y, int64_t y_stride, c
     float *low = (float *)(((uintptr_t)scratch + 63) & ~(uintptr_t)63), *high = low + TILE_ROWS * PANEL;
     for (int64_t r = 0; r < rows; r += ROWS) {
         const char *tile_w = (const char *)w + (size_t)r * row_bytes;
-        tile_rows first, second;
-        tile_set(&first, tile_w, row_bytes, rows - r);
         bool two = rows - r > TILE_ROWS;
+        tile_source first = tile_from(tile_w, row_bytes, rows - r), second = first;
         if (two)
-            tile_set(&second, tile_w + TILE_ROWS * row_bytes, row_bytes, rows - r - TILE_ROWS);
+            second = tile_from(tile_w + TILE_ROWS * row_bytes, row_bytes, rows - r - TILE_ROWS);
         __mmask16 low_rows = lanes_mask(rows - r), high_rows = lanes_mask(rows - r - TILE_ROWS);
         for (int64_t k = 0; k < cols; k += PANEL) {
             int64_t len = cols - k < PANEL ? cols - k : PANEL;

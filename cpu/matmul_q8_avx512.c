@@ -100,8 +100,8 @@ TILE_INLINE void tile_product(bool halves, bool has_min, const __m512i *stored, 
                 m[h] = _mm512_load_ps(from + 8 + parts + h);
         }
         TILE_UNROLL for (int c = 0; c < TILE_COLUMNS; c++)
-            acc[c] = block_column(false, halves, has_min, w, d, m, q + HT_QK * c, scale[c], aux + c, TILE_COLUMNS,
-                                  acc[c]);
+            acc[c] = block_column(false, halves, has_min, w, d, m, (const int[2]){0, 0}, q + HT_QK * c, scale[c],
+                                  aux + c, TILE_COLUMNS, acc[c]);
     }
     TILE_UNROLL for (int c = 0; c < TILE_COLUMNS; c++) {
         if (c < n)
@@ -143,8 +143,7 @@ static void run(const tile_type *t, float *y, int64_t y_stride, const void *w, s
     for (int64_t r = 0; r < rows && n > 0; r += step) {
         int64_t end = rows - r < step ? rows : r + step;
         for (int64_t s = r; s < end; s += TILE_ROWS) {
-            tile_rows tile;
-            tile_set(&tile, (const char *)w + (size_t)s * row_bytes, row_bytes, rows - s);
+            const tile_source tile = tile_from((const char *)w + (size_t)s * row_bytes, row_bytes, rows - s);
             t->store(&tile, 0, blocks, stored + (s - r) / TILE_ROWS * vectors);
         }
         /* Each product prefetches its share of the rows to be unpacked next: with few columns they are soon wanted. */

@@ -39,11 +39,11 @@ TILE_INLINE void tile_prefetch(const char *next, size_t from, size_t to)
 typedef struct tile_type {
     ht_type type;
     /* acc lane r += row r . one column, over `blocks` blocks. next: see tile_prefetch. */
-    void (*one)(const tile_rows *tile, const char *next, const int8_t *q, const float *d, const tile_aux *aux,
+    void (*one)(const tile_source *source, const char *next, const int8_t *q, const float *d, const tile_aux *aux,
                 int64_t blocks, __m512 *acc);
     /* Unpack blocks (whole groups, but at a row's end) to memory: as stored_vectors, or as F32 (blocks * 32, 16). */
-    void (*store)(const tile_rows *tile, size_t at, int64_t blocks, __m512i *out);
-    void (*floats)(const tile_rows *tile, size_t at, int64_t blocks, float *out);
+    void (*store)(const tile_source *source, size_t at, int64_t blocks, __m512i *out);
+    void (*floats)(const tile_source *source, size_t at, int64_t blocks, float *out);
 } tile_type;
 
 extern const tile_type ht_tile_q4_0_avx512, ht_tile_q4_1_avx512, ht_tile_q5_0_avx512, ht_tile_q5_1_avx512,
@@ -97,18 +97,26 @@ TILE_INLINE __m512i column_sum(bool wide, const __m512i *w, const int8_t *q, __m
     return wide ? _mm512_add_epi32(a, b) : b;
 }
 
-/* acc += one block (16 rows, 32) . 32 values of a column. This is the one order of F32 sums of both classes. */
+/* acc += one block (16 rows, 32) . 32 values of a column. This is the one order of F32 sums of both classes. shift: by
+ * how many bits the weights are too high (with `wide` only); integer sums of such are exact multiples. */
 TILE_INLINE __m512 block_column(bool wide, bool halves, bool has_min, const __m512i w[8], const __m512 d[2],
-                                const __m512 m[2], const int8_t *q, float scale, const tile_aux *aux,
-                                int64_t aux_stride, __m512 acc)
+                                const __m512 m[2], const int shift[2], const int8_t *q, float scale,
+                                const tile_aux *aux, int64_t aux_stride, __m512 acc)
 {
-    __m512i low = column_sum(wide, w, q, _mm512_set1_epi32(has_min ? 0 : aux[0].i)), high = low;
+    const __m512i start = has_min ? _mm512_setzero_si512() : _mm512_set1_epi32(aux[0].i);
+    __m512i low = column_sum(wide, w, q, shift[0] ? _mm512_setzero_si512() : start), high = low;
+    if (shift[0] && (halves || shift[0] != shift[1]))
+        low = _mm512_srai_epi32(low, (unsigned)shift[0]);
     if (halves)
-        high = _mm512_set1_epi32(has_min ? 0 : aux[aux_stride].i);
+        high = has_min || shift[1] ? _mm512_setzero_si512() : _mm512_set1_epi32(aux[aux_stride].i);
     else if (wide)
         high = _mm512_setzero_si512();
     high = column_sum(wide, w + 4, q + 16, high);
-    if (wide && !halves)
+    if (wide && !halves && shift[0] == shift[1])
+        high = _mm512_add_epi32(high, low);
+    if (shift[1])
+        high = _mm512_srai_epi32(high, (unsigned)shift[1]);
+    if (wide && !halves && shift[0] != shift[1])
         high = _mm512_add_epi32(high, low);
     if (halves) {
         __m512 t = _mm512_mul_ps(_mm512_cvtepi32_ps(low), d[0]);

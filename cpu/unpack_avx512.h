@@ -28,7 +28,9 @@
 
 enum { TILE_ROWS = 16 };
 
-typedef struct tile_rows { const uint8_t *row[TILE_ROWS]; } tile_rows;
+/* Where a group of each row begins: base[r / 4] + r % 4 * stride. Sixteen pointers would not fit into the registers. */
+typedef struct tile_rows { const uint8_t *base[TILE_ROWS / 4]; size_t stride; } tile_rows;
+TILE_INLINE const uint8_t *tile_row(const tile_rows *t, int r) { return t->base[r / 4] + (size_t)(r % 4) * t->stride; }
 
 /* Scales of a group, turned: what unpack_block picks from. Which fields are used depends on the type. */
 typedef struct tile_group {
@@ -39,6 +41,7 @@ typedef struct tile_group {
 typedef struct tile_block {
     __m512i w[8];
     __m512 d[2], m[2]; /* [1]: of the upper 16 columns, for types with sub-blocks of 16 */
+    int shift[2];      /* unpacked raw: weights 0..15 and 16..31 are so many bits too high */
 } tile_block;
 
 TILE_INLINE int unpack_offset(ht_type type)
@@ -112,10 +115,10 @@ TILE_INLINE void turn_16_bytes(const tile_rows *tile, size_t at, __m512i t[4])
 {
     __m512i v[4];
     TILE_UNROLL for (int m = 0; m < 4; m++) {
-        v[m] = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)(tile->row[m] + at)));
-        v[m] = _mm512_inserti32x4(v[m], _mm_loadu_si128((const __m128i *)(tile->row[4 + m] + at)), 1);
-        v[m] = _mm512_inserti32x4(v[m], _mm_loadu_si128((const __m128i *)(tile->row[8 + m] + at)), 2);
-        v[m] = _mm512_inserti32x4(v[m], _mm_loadu_si128((const __m128i *)(tile->row[12 + m] + at)), 3);
+        v[m] = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)(tile_row(tile, m) + at)));
+        v[m] = _mm512_inserti32x4(v[m], _mm_loadu_si128((const __m128i *)(tile_row(tile, 4 + m) + at)), 1);
+        v[m] = _mm512_inserti32x4(v[m], _mm_loadu_si128((const __m128i *)(tile_row(tile, 8 + m) + at)), 2);
+        v[m] = _mm512_inserti32x4(v[m], _mm_loadu_si128((const __m128i *)(tile_row(tile, 12 + m) + at)), 3);
     }
     turn4(v, t);
 }
@@ -127,7 +130,7 @@ TILE_INLINE void turn_32_bytes(const tile_rows *tile, size_t at, __m512i t[8])
     TILE_UNROLL for (int h = 0; h < 2; h++) {
         __m512i v[4];
         TILE_UNROLL for (int m = 0; m < 4; m++) {
-            const uint8_t *low = tile->row[8 * h + m] + at, *high = tile->row[8 * h + 4 + m] + at;
+            const uint8_t *low = tile_row(tile, 8 * h + m) + at, *high = tile_row(tile, 8 * h + 4 + m) + at;
             v[m] = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)low));
             v[m] = _mm512_inserti64x4(v[m], _mm256_loadu_si256((const __m256i *)high), 1);
         }
@@ -143,7 +146,7 @@ TILE_INLINE void turn_32_bytes(const tile_rows *tile, size_t at, __m512i t[8])
 TILE_INLINE __m512 turn_half(const tile_rows *tile, size_t at)
 {
     __m256i h = _mm256_setzero_si256();
-#define HALF(r) *(const uint16_t *)(tile->row[r] + at)
+#define HALF(r) *(const uint16_t *)(tile_row(tile, r) + at)
     __m128i low = _mm_cvtsi32_si128(HALF(0)), high = _mm_cvtsi32_si128(HALF(8));
     low = _mm_insert_epi16(low, HALF(1), 1), high = _mm_insert_epi16(high, HALF(9), 1);
     low = _mm_insert_epi16(low, HALF(2), 2), high = _mm_insert_epi16(high, HALF(10), 2);
@@ -159,7 +162,7 @@ TILE_INLINE __m512 turn_half(const tile_rows *tile, size_t at)
 
 TILE_INLINE __m512i load_group_line(const tile_rows *tile, int r, size_t at)
 {
-    return _mm512_loadu_si512(tile->row[r] + at);
+    return _mm512_loadu_si512(tile_row(tile, r) + at);
 }
 
 /* F16 scales of four blocks that lie `words` 16-bit words apart: s[b], 16 rows in the lower half. The rows' words are
@@ -328,13 +331,16 @@ TILE_INLINE void unpack_scales(ht_type type, const tile_rows *tile, size_t at, t
 
 /* ---- weights of a block ------------------------------------------------------------------------------------- */
 
-/* 16 bytes of nibbles: low ones are elements 0..15, high ones 16..31. */
-TILE_INLINE void nibbles_16(const __m512i t[4], __m512i w[8])
+TILE_INLINE __m512i and_bits(__m512i v, int mask) { return _mm512_and_si512(v, _mm512_set1_epi8((char)mask)); }
+
+/* 16 bytes of nibbles: low ones are elements 0..15, high ones 16..31. Raw: those stay where they are. */
+TILE_INLINE void nibbles_16(bool raw, const __m512i t[4], tile_block *o)
 {
     TILE_UNROLL for (int i = 0; i < 4; i++) {
-        w[i] = low_bits(t[i], 0, 15);
-        w[4 + i] = low_bits(t[i], 4, 15);
+        o->w[i] = and_bits(t[i], 15);
+        o->w[4 + i] = raw ? and_bits(t[i], 0xf0) : low_bits(t[i], 4, 15);
     }
+    o->shift[1] = raw ? 4 : 0;
 }
 
 /* Adds bit `4i + j` of the dword qh to byte j of w[i], as 16. */
@@ -350,28 +356,33 @@ TILE_INLINE void fifth_bits(__m512i qh, __m512i w[8])
     }
 }
 
-TILE_INLINE void iq4_values(__m512i w[8])
+/* The table four times over: an index may hold anything above its low nibble. */
+TILE_INLINE void iq4_values(const __m512i t[4], __m512i w[8])
 {
     const __m512i table = _mm512_xor_si512(
         _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)ht_iq4_values)), _mm512_set1_epi8(-128));
-    TILE_UNROLL for (int i = 0; i < 8; i++)
-        w[i] = _mm512_shuffle_epi8(table, w[i]);
+    TILE_UNROLL for (int i = 0; i < 4; i++) {
+        w[i] = _mm512_permutexvar_epi8(t[i], table);
+        w[4 + i] = _mm512_permutexvar_epi8(_mm512_srli_epi32(t[i], 4), table);
+    }
 }
 
-TILE_INLINE void unpack_small(ht_type type, const tile_rows *tile, size_t at, const tile_group *g, int b, tile_block *o)
+TILE_INLINE void unpack_small(ht_type type, bool raw, const tile_rows *tile, size_t at, const tile_group *g, int b,
+                              tile_block *o)
 {
     __m512i t[8];
     switch (type) {
     case HT_Q4_0: case HT_IQ4_NL:
         turn_16_bytes(tile, at + (size_t)b * sizeof(ht_block_q4_0) + 2, t);
-        nibbles_16(t, o->w);
         if (type == HT_IQ4_NL)
-            iq4_values(o->w);
+            iq4_values(t, o->w);
+        else
+            nibbles_16(raw, t, o);
         o->d[0] = lower_to_ps(g->s[b]);
         break;
     case HT_Q4_1:
         turn_16_bytes(tile, at + (size_t)b * sizeof(ht_block_q4_1) + 4, t);
-        nibbles_16(t, o->w);
+        nibbles_16(raw, t, o);
         o->d[0] = low_halves(g->s[b]);
         o->m[0] = high_halves(g->s[b]);
         break;
@@ -379,14 +390,14 @@ TILE_INLINE void unpack_small(ht_type type, const tile_rows *tile, size_t at, co
         /* bytes 0..15 begin with d and qh, bytes 6..21 are qs */
         turn_16_bytes(tile, at + (size_t)b * sizeof(ht_block_q5_0), t);
         turn_16_bytes(tile, at + (size_t)b * sizeof(ht_block_q5_0) + 6, t + 4);
-        nibbles_16(t + 4, o->w);
+        nibbles_16(false, t + 4, o);
         fifth_bits(_mm512_or_si512(_mm512_srli_epi32(t[0], 16), _mm512_slli_epi32(t[1], 16)), o->w);
         o->d[0] = low_halves(t[0]);
         break;
     case HT_Q5_1:
         turn_16_bytes(tile, at + (size_t)b * sizeof(ht_block_q5_1), t);
         turn_16_bytes(tile, at + (size_t)b * sizeof(ht_block_q5_1) + 8, t + 4);
-        nibbles_16(t + 4, o->w);
+        nibbles_16(false, t + 4, o);
         fifth_bits(t[1], o->w);
         o->d[0] = low_halves(t[0]);
         o->m[0] = high_halves(t[0]);
@@ -400,24 +411,24 @@ TILE_INLINE void unpack_small(ht_type type, const tile_rows *tile, size_t at, co
     }
 }
 
-/* Two bits of each byte of 32 bytes, at `shift`. */
-TILE_INLINE void unpack_2bit(const tile_rows *tile, size_t at, int shift, __m512i w[8])
+/* `mask` of each byte of 32 bytes, from bit `shift` on. */
+TILE_INLINE void bits_32(bool raw, const tile_rows *tile, size_t at, int shift, int mask, tile_block *o)
 {
     __m512i t[8];
     turn_32_bytes(tile, at, t);
     TILE_UNROLL for (int i = 0; i < 8; i++)
-        w[i] = low_bits(t[i], shift, 3);
+        o->w[i] = raw ? and_bits(t[i], mask << shift) : low_bits(t[i], shift, mask);
+    o->shift[0] = o->shift[1] = raw ? shift : 0;
 }
 
-TILE_INLINE void unpack_super(ht_type type, const tile_rows *tile, size_t at, const tile_group *g, int b, tile_block *o)
+TILE_INLINE void unpack_super(ht_type type, bool raw, const tile_rows *tile, size_t at, const tile_group *g, int b,
+                              tile_block *o)
 {
     __m512i t[8];
     switch (type) {
     case HT_Q4_K: case HT_Q5_K: {
         size_t qs = type == HT_Q4_K ? offsetof(ht_block_q4_k, qs) : offsetof(ht_block_q5_k, qs);
-        turn_32_bytes(tile, at + qs + 32 * (size_t)(b / 2), t);
-        TILE_UNROLL for (int i = 0; i < 8; i++)
-            o->w[i] = low_bits(t[i], 4 * (b % 2), 15);
+        bits_32(raw && type == HT_Q4_K, tile, at + qs + 32 * (size_t)(b / 2), 4 * (b % 2), 15, o);
         if (type == HT_Q5_K) {
             turn_32_bytes(tile, at + offsetof(ht_block_q5_k, qh), t);
             TILE_UNROLL for (int i = 0; i < 8; i++) {
@@ -432,9 +443,7 @@ TILE_INLINE void unpack_super(ht_type type, const tile_rows *tile, size_t at, co
     }
     case HT_Q6_K: {
         size_t half = (size_t)(b / 4);
-        turn_32_bytes(tile, at + 64 * half + 32 * (size_t)(b % 2), t);
-        TILE_UNROLL for (int i = 0; i < 8; i++)
-            o->w[i] = low_bits(t[i], 4 * (b % 4 / 2), 15);
+        bits_32(false, tile, at + 64 * half + 32 * (size_t)(b % 2), 4 * (b % 4 / 2), 15, o);
         turn_32_bytes(tile, at + offsetof(ht_block_q6_k, qh) + 32 * half, t);
         TILE_UNROLL for (int i = 0; i < 8; i++) {
             __m512i bits = b % 4 < 2 ? _mm512_slli_epi32(t[i], b % 4 == 0 ? 4 : 2)
@@ -450,7 +459,7 @@ TILE_INLINE void unpack_super(ht_type type, const tile_rows *tile, size_t at, co
                                 low_bits(g->s[3], 0, 15)};
         const __m512i high[4] = {low_bits(g->s[0], 4, 15), low_bits(g->s[1], 4, 15), low_bits(g->s[2], 4, 15),
                                  low_bits(g->s[3], 4, 15)};
-        unpack_2bit(tile, at + offsetof(ht_block_q2_k, qs) + 32 * (size_t)(b / 4), 2 * (b % 4), o->w);
+        bits_32(raw, tile, at + offsetof(ht_block_q2_k, qs) + 32 * (size_t)(b / 4), 2 * (b % 4), 3, o);
         TILE_UNROLL for (int h = 0; h < 2; h++) {
             o->d[h] = _mm512_mul_ps(g->d, scale_u8(low, 2 * b + h));
             o->m[h] = _mm512_mul_ps(g->dmin, scale_u8(high, 2 * b + h));
@@ -458,7 +467,7 @@ TILE_INLINE void unpack_super(ht_type type, const tile_rows *tile, size_t at, co
         break;
     }
     case HT_Q3_K:
-        unpack_2bit(tile, at + offsetof(ht_block_q3_k, qs) + 32 * (size_t)(b / 4), 2 * (b % 4), o->w);
+        bits_32(false, tile, at + offsetof(ht_block_q3_k, qs) + 32 * (size_t)(b / 4), 2 * (b % 4), 3, o);
         turn_32_bytes(tile, at, t); /* hmask */
         TILE_UNROLL for (int i = 0; i < 8; i++) {
             __m512i bit = b < 2 ? _mm512_slli_epi32(t[i], (unsigned)(b < 2 ? 2 - b : 0))
@@ -470,49 +479,83 @@ TILE_INLINE void unpack_super(ht_type type, const tile_rows *tile, size_t at, co
         break;
     default: /* HT_IQ4_XS */
         turn_16_bytes(tile, at + offsetof(ht_block_iq4_xs, qs) + 16 * (size_t)b, t);
-        nibbles_16(t, o->w);
-        iq4_values(o->w);
+        iq4_values(t, o->w);
         o->d[0] = _mm512_mul_ps(g->d, scale_s8(g->s, b));
         break;
     }
 }
 
-/* Block b (a constant) of the group whose bytes begin at `at` of each row. */
-TILE_INLINE void unpack_block(ht_type type, const tile_rows *tile, size_t at, const tile_group *g, int b, tile_block *o)
+/* Block b (a constant) of the group at `tile`. Raw: weights may be left some bits too high, see tile_block. */
+TILE_INLINE void unpack_block(ht_type type, bool raw, const tile_rows *tile, const tile_group *g, int b, tile_block *o)
 {
+    o->shift[0] = o->shift[1] = 0;
     if (unpack_is_small(type))
-        unpack_small(type, tile, at, g, b, o);
+        unpack_small(type, raw, tile, 0, g, b, o);
     else
-        unpack_super(type, tile, at, g, b, o);
+        unpack_super(type, raw, tile, 0, g, b, o);
 }
 
 /* ---- tiles and their ends ------------------------------------------------------------------------------------ */
-
-/* Rows past the last one are the last one again: computed, and not stored. */
-TILE_INLINE void tile_set(tile_rows *tile, const void *w, size_t row_bytes, int64_t rows)
-{
-    for (int64_t r = 0; r < TILE_ROWS; r++)
-        tile->row[r] = (const uint8_t *)w + row_bytes * (size_t)(r < rows ? r : rows - 1);
-}
-
-/* The last blocks of rows whose number of blocks is no multiple of the group: copied aside, so that loads of a whole
- * group stay in bounds. */
-typedef struct tile_tail { uint8_t bytes[TILE_ROWS][128]; tile_rows rows; } tile_tail;
-
-TILE_INLINE void tile_tail_set(tile_tail *tail, const tile_rows *tile, size_t at, size_t bytes)
-{
-    __mmask64 low = bytes >= 64 ? ~0ull : (1ull << bytes) - 1, high = bytes > 64 ? (1ull << (bytes - 64)) - 1 : 0;
-    for (int r = 0; r < TILE_ROWS; r++) {
-        _mm512_storeu_si512(tail->bytes[r], _mm512_maskz_loadu_epi8(low, tile->row[r] + at));
-        _mm512_storeu_si512(tail->bytes[r] + 64, _mm512_maskz_loadu_epi8(high, tile->row[r] + at + 64));
-        tail->rows.row[r] = tail->bytes[r];
-    }
-}
 
 /* Bytes of one block of 32 of a small type. */
 TILE_INLINE size_t unpack_small_bytes(ht_type type)
 {
     return unpack_group_bytes(type) / (size_t)unpack_group_blocks(type);
+}
+
+/* Rows of weights that a tile takes, 1 to 16 of them. */
+typedef struct tile_source {
+    const uint8_t *w;
+    size_t row_bytes;
+    int64_t rows;
+    bool more; /* 64 bytes after the last row may be read too */
+} tile_source;
+
+/* The first 16 of `rows` rows. */
+TILE_INLINE tile_source tile_from(const void *w, size_t row_bytes, int64_t rows)
+{
+    bool whole = rows > TILE_ROWS;
+    return (tile_source){w, row_bytes, whole ? TILE_ROWS : rows,
+                         whole && (size_t)(rows - TILE_ROWS) * row_bytes >= 64};
+}
+
+enum { TILE_ASIDE = 256 }; /* no group is longer */
+typedef struct tile_aside { uint8_t bytes[TILE_ROWS][TILE_ASIDE]; } tile_aside;
+
+static __attribute__((noinline, unused)) void tile_copy(tile_aside *aside, const tile_source *s, size_t at, size_t bytes)
+{
+    for (int64_t r = 0; r < TILE_ROWS; r++)
+        memcpy(aside->bytes[r], s->w + (size_t)(r < s->rows ? r : s->rows - 1) * s->row_bytes + at, bytes);
+}
+
+/* Groups that are taken in one go, from `at` on, with `left` blocks to the rows' end: as many as can be read where they
+ * are, or one that is copied aside, because a load of a whole group would read too much or because rows are missing.
+ * Missing rows are the last one again: computed, and not stored. */
+TILE_INLINE int64_t tile_take(ht_type type, const tile_source *s, size_t at, int64_t left, tile_aside *aside,
+                              tile_rows *out)
+{
+    const int group = unpack_group_blocks(type);
+    int64_t groups = s->rows < TILE_ROWS ? 0 : s->more ? (left + group - 1) / group : left / group;
+    const uint8_t *w = s->w + at;
+    out->stride = s->row_bytes;
+    if (groups == 0) {
+        tile_copy(aside, s, at, left >= group ? unpack_group_bytes(type) : (size_t)left * unpack_small_bytes(type));
+        w = aside->bytes[0];
+        out->stride = TILE_ASIDE;
+        groups = 1;
+    }
+    TILE_UNROLL for (int i = 0; i < TILE_ROWS / 4; i++)
+        out->base[i] = w + (size_t)(4 * i) * out->stride;
+    return groups;
+}
+
+/* The next group. The empty statements hide from the compiler that addresses are sums, or it would keep all sixteen. */
+TILE_INLINE void tile_advance(ht_type type, tile_rows *t)
+{
+    TILE_UNROLL for (int i = 0; i < TILE_ROWS / 4; i++) {
+        t->base[i] += unpack_group_bytes(type);
+        __asm__("" : "+r"(t->base[i]));
+    }
 }
 
 #endif
