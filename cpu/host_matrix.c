@@ -8,7 +8,7 @@
 #include "core/base/arith.h"
 #include "cpu/host_internal.h"
 
-#define DECODE_UNIT_BYTES (512 << 10) /* weights of a decode unit: many tiles, as a kernel prefetches the next one */
+#define DECODE_TILE 16                /* rows of a decode unit: a tile of every kernel */
 #define FEW_COLUMNS 6                 /* up to so many, decode-class kernels are faster */
 #define SERIAL_ELEMENTS (32 << 10)   /* a decode input smaller than this is prepared by the caller alone */
 
@@ -148,17 +148,27 @@ static void add_bias(float *y, int64_t y_stride, const float *bias, int64_t rows
         for (int64_t r = 0; r < rows; r++) y[c * y_stride + r] += bias[r];
 }
 
-/* Rows of a unit of work. Any number is right; a multiple of the kernel's tile is fast. */
+/* Rows of a unit of work. Any number is right; a multiple of the kernel's tile is fast. Decode-class units are small,
+ * so that threads end together, and taken many at a time, since a kernel prefetches the rows that come next. */
 static int64_t unit_rows(const input *in, const ht_matrix *w)
 {
     if (in->class_ == HT_CLASS_BLOCK) return HT_BLOCK_ROWS;
-    int64_t rows = DECODE_UNIT_BYTES / (int64_t)w->row_bytes;
-    int64_t fair = w->rows / (4 * in->h->threads);
-    /* With more than a dispatch's worth of columns the scratch of a unit holds fewer rows. */
+    if (!in_block(in, w->type)) return DECODE_TILE;
+    return ht_max_i64(in->h->kernels.matmul[w->type][wants_f32(in->h, w->type)].row_tile, DECODE_TILE);
+}
+
+/* Units of so many rows that are multiplied in one call: as their results fit into a thread's scratch. */
+static int64_t units_at_once(const input *in, int64_t unit)
+{
+    if (in->class_ == HT_CLASS_BLOCK) return 1;
     int64_t most = HT_DECODE_ROWS * HT_DECODE_COLUMNS / ht_max_i64(in->n, HT_DECODE_COLUMNS);
-    int64_t tile = in_block(in, w->type) ? in->h->kernels.matmul[w->type][wants_f32(in->h, w->type)].row_tile : 16;
-    rows = ht_min_i64(ht_min_i64(rows, fair), ht_max_i64(most, HT_BLOCK_ROWS)) / tile * tile;
-    return ht_max_i64(rows, tile);
+    return ht_max_i64(1, ht_max_i64(most, HT_BLOCK_ROWS) / unit);
+}
+
+static void for_units(const input *in, int64_t n, ht_range_fn *fn, void *job)
+{
+    if (in->class_ == HT_CLASS_BLOCK) ht_pool_for(in->h->pool, n, 1, fn, job);
+    else ht_pool_for_shrinking(in->h->pool, n, fn, job);
 }
 
 typedef struct project_job {
@@ -171,12 +181,13 @@ static void project_range(void *context, int64_t begin, int64_t end, int thread)
 {
     const project_job *j = context;
 
-    for (int64_t u = begin; u < end; u++) {
+    for (int64_t u = begin, some; u < end; u += some) {
         int64_t first = u;
         int i = 0;
         while (first >= j->units[i]) first -= j->units[i++];
         const ht_matrix *w = &j->a->w[i];
-        int64_t row = first * j->rows[i], rows = ht_min_i64(j->rows[i], w->rows - row);
+        some = ht_min_i64(ht_min_i64(end - u, j->units[i] - first), units_at_once(&j->in, j->rows[i]));
+        int64_t row = first * j->rows[i], rows = ht_min_i64(some * j->rows[i], w->rows - row);
         product(&j->in, w, row, rows, j->a->y[i] + row, w->rows, thread);
         add_bias(j->a->y[i] + row, w->rows, j->a->bias[i] ? j->a->bias[i] + row : NULL, rows, j->in.n);
     }
@@ -196,7 +207,7 @@ void ht_host_project(ht_backend *b, const ht_project_args *a)
         j.units[i] = ht_ceil_div(w[i]->rows, j.rows[i]);
         units += j.units[i];
     }
-    ht_pool_for(h->pool, units, 1, project_range, &j);
+    for_units(&j.in, units, project_range, &j);
 }
 
 typedef struct add_job { input in; const ht_add_project_args *a; int64_t rows; } add_job;
@@ -207,13 +218,14 @@ static void add_project_range(void *context, int64_t begin, int64_t end, int thr
     const ht_add_project_args *a = j->a;
     float *y = j->in.h->scratch[thread].rows;
 
-    for (int64_t u = begin; u < end; u++) {
-        int64_t row = u * j->rows, rows = ht_min_i64(j->rows, a->w.rows - row);
-        product(&j->in, &a->w, row, rows, y, j->rows, thread);
-        add_bias(y, j->rows, a->bias ? a->bias + row : NULL, rows, j->in.n);
+    for (int64_t u = begin, some; u < end; u += some) {
+        some = ht_min_i64(end - u, units_at_once(&j->in, j->rows));
+        int64_t row = u * j->rows, rows = ht_min_i64(some * j->rows, a->w.rows - row);
+        product(&j->in, &a->w, row, rows, y, rows, thread);
+        add_bias(y, rows, a->bias ? a->bias + row : NULL, rows, j->in.n);
         for (int64_t c = 0; c < j->in.n; c++) {
             float *x = a->x + c * a->w.rows + row;
-            for (int64_t r = 0; r < rows; r++) x[r] += y[c * j->rows + r];
+            for (int64_t r = 0; r < rows; r++) x[r] += y[c * rows + r];
         }
     }
 }
@@ -226,7 +238,7 @@ void ht_host_add_project(ht_backend *b, const ht_add_project_args *a)
 
     prepare(&j.in, h, a->y, NULL, &w, 1);
     j.rows = unit_rows(&j.in, w);
-    ht_pool_for(h->pool, ht_ceil_div(w->rows, j.rows), 1, add_project_range, &j);
+    for_units(&j.in, ht_ceil_div(w->rows, j.rows), add_project_range, &j);
 }
 
 typedef struct ffn_job {
@@ -244,19 +256,20 @@ static void ffn_range(void *context, int64_t begin, int64_t end, int thread)
     int64_t f = a->up.rows, n = j->in.n;
     float *up = j->in.h->scratch[thread].rows;
 
-    for (int64_t u = begin; u < end; u++) {
-        int64_t row = u * j->rows, rows = ht_min_i64(j->rows, f - row);
+    for (int64_t u = begin, some; u < end; u += some) {
+        some = ht_min_i64(end - u, units_at_once(&j->in, j->rows));
+        int64_t row = u * j->rows, rows = ht_min_i64(some * j->rows, f - row);
         bool gated = a->gate.data;
         const float *gate_bias = gated ? a->gate_bias : a->up_bias;
         float *out = a->h + row;
         product(&j->in, gated ? &a->gate : &a->up, row, rows, out, f, thread);
         add_bias(out, f, gate_bias ? gate_bias + row : NULL, rows, n);
         if (gated) {
-            product(&j->in, &a->up, row, rows, up, j->rows, thread);
-            add_bias(up, j->rows, a->up_bias ? a->up_bias + row : NULL, rows, n);
+            product(&j->in, &a->up, row, rows, up, rows, thread);
+            add_bias(up, rows, a->up_bias ? a->up_bias + row : NULL, rows, n);
         }
         for (int64_t c = 0; c < n; c++)
-            j->activate(out + c * f, out + c * f, gated ? up + c * j->rows : NULL, rows);
+            j->activate(out + c * f, out + c * f, gated ? up + c * rows : NULL, rows);
     }
 }
 
@@ -275,8 +288,7 @@ void ht_host_ffn(ht_backend *b, const ht_ffn_args *a)
     }
     prepare(&j.in, h, a->x, &a->norm, w, n_w);
     j.rows = unit_rows(&j.in, w[0]);
-    if (n_w == 2 && j.in.class_ == HT_CLASS_DECODE) j.rows = ht_max_i64(16, j.rows / 2 / 16 * 16);
-    ht_pool_for(h->pool, ht_ceil_div(a->up.rows, j.rows), 1, ffn_range, &j);
+    for_units(&j.in, ht_ceil_div(a->up.rows, j.rows), ffn_range, &j);
 }
 
 /* ---- what it needs --------------------------------------------------------------------------------------- */

@@ -1,13 +1,15 @@
 /* The worker pool.
  *
- * A job is a count of chunks not yet taken (`left`) and a count of chunks not yet finished (`unfinished`). Whoever
- * takes `left` down from a positive value owns that chunk. The caller works too, and returns when `unfinished` is 0:
- * it waits for chunks, never for workers, so a worker that the system has put to sleep or that a busy neighbour has
- * pushed off its core delays nobody - unless it holds a chunk, and chunks are small.
+ * A job is cut into chunks; each worker has a range of neighbouring ones, of which it takes from the front, so that it
+ * reads memory in order. Who has none left takes from the end of others' ranges. `unfinished` counts chunks not yet
+ * finished. The caller works too, and returns when that is 0: it waits for chunks, never for workers, so a worker that
+ * the system has put to sleep or that a busy neighbour has pushed off its core delays nobody - unless it holds a
+ * chunk, and chunks are small.
  *
- * Why a late worker is harmless: it may look at `left` at any time. If its decrement gives a chunk, that chunk
- * belongs to the job now published, which can't end (nor its fields be rewritten) before this very worker reports it
- * finished. If it doesn't, nothing was promised; the next job sets `left` anew.
+ * Why a late worker is harmless: it may look at a range at any time. If its exchange takes chunks, they belong to the
+ * job now published, which can't end (nor its fields be rewritten) before this very worker reports them finished. If
+ * it doesn't, nothing was promised; the next job sets all ranges anew. An exchange that expects a range of an earlier
+ * job and finds the same one again is no mistake: it takes from the new one.
  */
 #include "core/base/threads.h"
 
@@ -26,11 +28,13 @@
 enum {
     MAX_THREADS = 1024,
     CACHE_LINE = 64,
+    SHRINK = 4, /* a shrinking range is this part of what its owner has left */
     DEFAULT_SPIN_US = 100, /* see spin_until */
     PAUSES_PER_LOOK_AT_CLOCK = 64,
 };
 
 typedef struct worker {
+    _Alignas(CACHE_LINE) _Atomic uint64_t range; /* chunks to take, see range_of */
     ht_pool *pool;
     pthread_t handle;
     int index;
@@ -41,9 +45,8 @@ struct ht_pool {
     /* Written by the caller before it publishes a job, read by owners of its chunks. */
     ht_range_fn *fn;
     void *context;
-    int64_t n, chunk, chunks;
+    int64_t first, end, chunk; /* items [first, end); chunk 0 of it begins at `first` */
 
-    _Alignas(CACHE_LINE) _Atomic int64_t left;       /* chunks to take; positive: there is work */
     _Alignas(CACHE_LINE) _Atomic int64_t unfinished; /* chunks to finish */
     _Alignas(CACHE_LINE) _Atomic uint32_t epoch;     /* futex: counts jobs; workers wait for it to move */
     _Atomic uint32_t sleepers;                       /* workers that are in, or about to enter, the futex */
@@ -94,18 +97,42 @@ static void jitter(const ht_pool *pool, int64_t chunk, int thread)
     }
 }
 
+/* A range of chunks, and whether its parts shrink: that must be known before anything of the job may be read. */
+#define MOST_CHUNKS INT32_MAX
+static inline uint64_t range_of(int64_t begin, int64_t end, bool shrinking)
+{
+    return (uint64_t)begin | (uint64_t)end << 32 | (uint64_t)shrinking << 63;
+}
+
+/* Takes chunks [*first, *first + the result) off a range; 0: there are none. Acquire: the job's fields were written
+ * before its ranges. */
+static int64_t take(_Atomic uint64_t *range, bool own, int64_t *first)
+{
+    uint64_t r = atomic_load_explicit(range, memory_order_acquire); /* a load keeps idle workers off the line */
+    for (;;) {
+        int64_t begin = (int64_t)(r & MOST_CHUNKS), end = (int64_t)(r >> 32 & MOST_CHUNKS);
+        bool shrinking = r >> 63;
+        if (begin == end) return 0;
+        int64_t n = shrinking ? (end - begin + SHRINK - 1) / SHRINK : 1;
+        uint64_t rest = own ? range_of(begin + n, end, shrinking) : range_of(begin, end - n, shrinking);
+        *first = own ? begin : end - n;
+        if (atomic_compare_exchange_weak_explicit(range, &r, rest, memory_order_acq_rel, memory_order_acquire)) return n;
+    }
+}
+
 /* Take and run chunks until there are none; report them. */
 static void work(ht_pool *pool, int thread)
 {
-    int64_t done = 0, left;
-    /* Acquire: the job's fields were written before `left`. The load keeps idle workers from bouncing the line. */
-    while (atomic_load_explicit(&pool->left, memory_order_acquire) > 0 &&
-           (left = atomic_fetch_sub_explicit(&pool->left, 1, memory_order_acquire)) > 0) {
-        int64_t index = pool->chunks - left, begin = index * pool->chunk;
-        int64_t end = pool->n - begin < pool->chunk ? pool->n : begin + pool->chunk;
-        if (pool->jitter) jitter(pool, index, thread);
-        pool->fn(pool->context, begin, end, thread);
-        done++;
+    int64_t done = 0;
+    for (int i = 0; i < pool->threads; i++) {
+        int of = (thread + i) % pool->threads;
+        int64_t index, count;
+        while ((count = take(&pool->workers[of].range, i == 0, &index)) > 0) {
+            int64_t begin = pool->first + index * pool->chunk, end = begin + count * pool->chunk;
+            if (pool->jitter) jitter(pool, index, thread);
+            pool->fn(pool->context, begin, end < pool->end ? end : pool->end, thread);
+            done += count;
+        }
     }
     if (done == 0) return;
     /* Release: what the chunks wrote is visible to the caller. Sequentially consistent with caller_waits: either the
@@ -159,22 +186,24 @@ static void wake_workers(ht_pool *pool, int64_t at_most)
     if (sleepers > 0) futex_wake(&pool->epoch, at_most < sleepers ? (int)at_most : (int)sleepers);
 }
 
-void ht_pool_for(ht_pool *pool, int64_t n, int64_t chunk, ht_range_fn *fn, void *context)
+/* Items [first, end), at most MOST_CHUNKS chunks. */
+static void run_job(ht_pool *pool, int64_t first, int64_t end, int64_t chunk, bool shrinking, ht_range_fn *fn,
+                    void *context)
 {
-    if (n <= 0) return;
-    if (chunk < 1) chunk = 1;
-    if (pool->threads == 1 || n <= chunk) {
-        fn(context, 0, n, 0);
-        return;
-    }
+    int64_t chunks = (end - first) / chunk + ((end - first) % chunk != 0);
     pool->fn = fn;
     pool->context = context;
-    pool->n = n;
+    pool->first = first;
+    pool->end = end;
     pool->chunk = chunk;
-    pool->chunks = n / chunk + (n % chunk != 0);
-    atomic_store_explicit(&pool->unfinished, pool->chunks, memory_order_relaxed);
-    atomic_store_explicit(&pool->left, pool->chunks, memory_order_release); /* from here on chunks are taken */
-    wake_workers(pool, pool->chunks - 1);
+    atomic_store_explicit(&pool->unfinished, chunks, memory_order_relaxed);
+    int64_t at = 0;
+    for (int i = 0; i < pool->threads; i++) { /* from here on chunks are taken */
+        int64_t next = at + (chunks - at) / (pool->threads - i);
+        atomic_store_explicit(&pool->workers[i].range, range_of(at, next, shrinking), memory_order_release);
+        at = next;
+    }
+    wake_workers(pool, chunks - 1);
     work(pool, 0);
     while (atomic_load_explicit(&pool->unfinished, memory_order_acquire) != 0) {
         spin_until(pool, atomic_load_explicit(&pool->unfinished, memory_order_acquire) == 0);
@@ -184,6 +213,35 @@ void ht_pool_for(ht_pool *pool, int64_t n, int64_t chunk, ht_range_fn *fn, void 
         if (atomic_load(&pool->unfinished) != 0) futex_wait(&pool->caller_waits, 1);
     }
     atomic_store_explicit(&pool->caller_waits, 0, memory_order_relaxed);
+}
+
+void ht_pool_for(ht_pool *pool, int64_t n, int64_t chunk, ht_range_fn *fn, void *context)
+{
+    if (n <= 0) return;
+    if (chunk < 1) chunk = 1;
+    if (pool->threads == 1 || n <= chunk) {
+        fn(context, 0, n, 0);
+        return;
+    }
+    for (int64_t first = 0; first < n;) {
+        int64_t end = (n - first) / chunk >= MOST_CHUNKS ? first + MOST_CHUNKS * chunk : n;
+        run_job(pool, first, end, chunk, false, fn, context);
+        first = end;
+    }
+}
+
+void ht_pool_for_shrinking(ht_pool *pool, int64_t n, ht_range_fn *fn, void *context)
+{
+    if (n <= 0) return;
+    if (pool->threads == 1 || n == 1) {
+        fn(context, 0, n, 0);
+        return;
+    }
+    for (int64_t first = 0; first < n;) {
+        int64_t end = n - first > MOST_CHUNKS ? first + MOST_CHUNKS : n;
+        run_job(pool, first, end, 1, true, fn, context);
+        first = end;
+    }
 }
 
 int ht_pool_threads(const ht_pool *pool)
@@ -238,7 +296,7 @@ int ht_pool_open(ht_pool **out, const ht_pool_options *options, ht_error *err)
     /* With more workers than cores, who spins keeps off somebody who has work. */
     pool->spin = pool->threads > allowed ? 0 : 1e-6 * (o.spin_us > 0 ? o.spin_us : DEFAULT_SPIN_US);
     pool->jitter = o.jitter;
-    pool->workers = ht_calloc((size_t)pool->threads, sizeof *pool->workers);
+    pool->workers = ht_alloc_aligned((size_t)pool->threads * sizeof *pool->workers, CACHE_LINE);
     if (!pool->workers) {
         rc = ht_fail(err, -ENOMEM, "thread pool: out of memory");
         goto fail;

@@ -32,6 +32,10 @@ int ht_pool_threads(const ht_pool *pool);
 typedef void ht_range_fn(void *context, int64_t begin, int64_t end, int thread);
 void ht_pool_for(ht_pool *pool, int64_t n, int64_t chunk, ht_range_fn *fn, void *context);
 
+/* The same in ranges of any length that get shorter towards the end, down to one item: for many small items that are
+ * better done by the dozen. */
+void ht_pool_for_shrinking(ht_pool *pool, int64_t n, ht_range_fn *fn, void *context);
+
 /* CPU topology, read once: how many NUMA nodes and cores this process may use. */
 int ht_cpu_allowed(void);
 int ht_numa_nodes(void);

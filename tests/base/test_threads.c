@@ -33,6 +33,39 @@ static ht_pool *open_pool(int threads, uint32_t jitter)
     return pool;
 }
 
+static void add_some(void *context, int64_t begin, int64_t end, int thread)
+{
+    tally *t = context;
+    if (begin < 0 || end > t->n || begin >= end || thread < 0 || thread >= t->threads) t->bad++;
+    for (int64_t i = begin; i < end; i++) t->count[i]++;
+    t->calls++;
+}
+
+/* Ranges that shrink, between jobs of chunks: a late worker may meet either. */
+static void check_shrinking(int threads, uint32_t jitter)
+{
+    ht_pool *pool = open_pool(threads, jitter);
+    tally t = {.threads = ht_pool_threads(pool), .chunk = 3};
+    for (int64_t n = 0; n < (jitter ? 60 : 400); n += 1 + n / 3) {
+        t.n = n;
+        t.calls = 0;
+        t.count = calloc((size_t)n + 1, sizeof *t.count);
+        ht_pool_for_shrinking(pool, n, add_some, &t);
+        if (t.threads > 1 && n > 200) cr_assert(t.calls > t.threads && t.calls < n / 3, "%d calls", (int)t.calls);
+        ht_pool_for(pool, n, t.chunk, add_one, &t);
+        for (int64_t i = 0; i < n; i++) cr_assert_eq(t.count[i], 2, "n %ld", (long)n);
+        free(t.count);
+    }
+    cr_assert_eq(t.bad, 0);
+    ht_pool_close(&pool);
+}
+
+Test(threads, shrinking_ranges_cover_every_item_once)
+{
+    for (int threads = 1; threads <= 5; threads++) check_shrinking(threads, 0);
+    check_shrinking(3, 7);
+}
+
 static void check_all_shapes(int threads, uint32_t jitter)
 {
     static const int64_t sizes[] = {0, 1, 2, 3, 63, 64, 65, 1000, 4099}, chunks[] = {1, 2, 7, 64, 5000};
