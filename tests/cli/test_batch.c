@@ -395,11 +395,16 @@ BATCH_TEST(interrupted_it_stops_in_order_and_goes_on)
     snprintf(err, sizeof err, "%s/err", folder);
     static const int signals[] = {SIGINT, SIGTERM};
     const char *const arguments[] = {"batch", "-m", model, "-i", jobs, "-o", out, "-c", "128", "-np", "1", "-t", "1", NULL};
+    char journal[TEST_PATH_MAX + 64];
+    snprintf(journal, sizeof journal, "%s.journal", out);
     int stopped = 0;
-    for (int i = 0; i < 40 && stopped < 2; i++) {
+    for (int i = 0; i < 20 && stopped < 2; i++) {
         remove_results();
         int pid = hearth_start(arguments, err);
-        rest(0.02 + 0.03 * (i % 8));
+        struct stat st = {0};
+        for (double end = now() + 60; st.st_size == 0 && now() < end; rest(0.002))
+            if (stat(journal, &st) < 0) st.st_size = 0;
+        rest(0.02 * (i % 4)); /* it has begun to work, or is about to */
         kill(pid, signals[stopped]);
         int code = hearth_wait(pid);
         char *text = read_whole(err, NULL);
