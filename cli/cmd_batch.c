@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #define AT(field) offsetof(cli_batch_options, field)
 static const cli_option job_table[] = {
@@ -188,6 +190,28 @@ static int go(cli_batch *b)
 
 /* ---- the command ---------------------------------------------------------------------------------------------- */
 
+static bool is_same_file(const char *read, const char *written)
+{
+    struct stat a, b;
+    if (!read || !written || strcmp(written, "-") == 0) return false;
+    if ((strcmp(read, "-") == 0 ? fstat(STDIN_FILENO, &a) : stat(read, &a)) < 0 || stat(written, &b) < 0) return false;
+    return S_ISREG(b.st_mode) && a.st_ino == b.st_ino && a.st_dev == b.st_dev;
+}
+
+/* --restart and --summary overwrite: never what the job needs. */
+static int check_files(const cli_batch_options *o)
+{
+    const struct { const char *flag, *path; } written[] = {{"-o, --output", o->output}, {"--summary", o->summary}};
+    for (int i = 0; i < 2; i++) {
+        if (is_same_file(o->input, written[i].path)) return cli_usage("batch", "%s: that is the job file", written[i].flag);
+        if (is_same_file(o->engine.model, written[i].path)) return cli_usage("batch", "%s: that is the model", written[i].flag);
+    }
+    if (o->output && o->summary && strcmp(o->output, "-") != 0 &&
+        (strcmp(o->output, o->summary) == 0 || is_same_file(o->output, o->summary)))
+        return cli_usage("batch", "--summary: that is the file for the results");
+    return -1;
+}
+
 static int check_usage(cli_batch *b)
 {
     const cli_batch_options *o = b->o;
@@ -202,7 +226,7 @@ static int check_usage(cli_batch *b)
     for (int i = 0; i < o->sampling.stop.n; i++)
         if (!o->sampling.stop.item[i][0]) return cli_usage("batch", "-r, --stop: '' is an empty text");
     if (o->sampling.stop.n > CLI_MAX_STOPS) return cli_usage("batch", "-r, --stop: more than %d", CLI_MAX_STOPS);
-    return -1;
+    return check_files(o);
 }
 
 static int run_job(cli_batch *b)

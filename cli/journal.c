@@ -55,6 +55,7 @@ struct cli_journal {
     uint64_t out_bytes;
     cli_hash out_hash;
     uint64_t tail, synced;       /* bytes of the journal, and those of them that the disk has for sure */
+    bool unsure;                 /* a sync failed: a later one may succeed without what this one was about */
     uint64_t waiting;            /* bytes of records not released */
     uint64_t dropped, slack;
     double synced_at, sync_took;
@@ -203,6 +204,14 @@ static int sync_file(int fd, const char *name, hearth_error *error)
 {
     /* Not all that is a file can be synced. */
     return fdatasync(fd) == 0 || errno == EINVAL || errno == EROFS ? 0 : cli_file_error(error, name, errno);
+}
+
+/* The kernel says once that it could not write, and forgets what it was: after that no sync proves anything. */
+static int sync_records(cli_journal *j, hearth_error *error)
+{
+    int rc = j->unsure ? cli_file_error(error, j->path, EIO) : sync_file(j->fd, j->path, error);
+    j->unsure = rc < 0;
+    return rc;
 }
 
 static int sync_folder(const cli_journal *j, hearth_error *error)
@@ -530,7 +539,7 @@ int cli_journal_sync(cli_journal *j, bool now, hearth_error *error)
     double since = time - j->synced_at;
     if (j->kept && !now && (since < sync_seconds || since * sync_share < j->sync_took)) return 0;
     if (j->synced < j->tail && j->kept) {
-        int rc = sync_file(j->fd, j->path, error);
+        int rc = sync_records(j, error);
         if (rc < 0) return rc;
         j->sync_took = cli_now() - time;
     }

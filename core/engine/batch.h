@@ -64,6 +64,7 @@ typedef struct ht_job {
     bool cut;                  /* the limit is the context's */
     bool ignore_end, logprobs;
     int32_t expected;
+    uint64_t added;            /* rows that had begun when it was added */
     void *user;
     ht_sampler *sampler;
     ht_text text;

@@ -110,6 +110,13 @@ ht_job *ht_batch_front(ht_batch *b)
     return b->queue_first < b->queue_end ? b->queue[b->queue_first] : NULL;
 }
 
+/* While others keep coming, those that the order puts last would wait for ever: who has seen four times as many begin as
+ * there are waiting goes first. */
+static bool is_passed_over(const ht_batch *b, const ht_job *j, int32_t waiting)
+{
+    return b->next_turn - j->added > 4 * (uint64_t)waiting + 64;
+}
+
 void ht_batch_sort(ht_batch *b)
 {
     int32_t n = (int32_t)ht_batch_waiting(b), *s = b->sort_scratch;
@@ -120,7 +127,12 @@ void ht_batch_sort(ht_batch *b)
     for (int32_t i = 0; i < n; i++) b->items[i] = (ht_pack_item){queue[i]->prompt, queue[i]->n_prompt, queue[i]->expected};
     const ht_pack_scratch scratch = {s, s + n, s + 2 * n, s + 3 * n, s + 5 * n};
     ht_pack_order(b->items, n, b->sort_order, &scratch);
-    for (int32_t i = 0; i < n; i++) b->sorted[i] = queue[b->sort_order[i]];
+    ht_job **out = b->sorted;
+    for (int late = 1; late >= 0; late--)
+        for (int32_t i = 0; i < n; i++) {
+            ht_job *j = queue[b->sort_order[i]];
+            if (is_passed_over(b, j, n) == late) *out++ = j;
+        }
     memcpy(queue, b->sorted, (size_t)n * sizeof(*queue));
 }
 
@@ -165,6 +177,7 @@ int ht_batch_add(ht_batch *b, const ht_request *request, ht_error *err)
         ht_job_close(&j);
         return r;
     }
+    j->added = b->next_turn;
     b->queue[b->queue_end++] = j;
     b->in_disorder = true;
     return 0;

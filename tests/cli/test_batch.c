@@ -205,6 +205,44 @@ BATCH_TEST(answers_and_errors_in_order)
     spawned_free(&s);
 }
 
+BATCH_TEST(overwrites_nothing_that_it_needs)
+{
+    NEED_MODEL();
+    char summary[TEST_PATH_MAX + 64];
+    snprintf(summary, sizeof summary, "%s/./results.jsonl", folder);
+    write_text(jobs, "In the beginning\n");
+    write_text(out, "");
+    const char *const wrong[][4] = {{"-o", jobs, "--restart", "-q"}, {"-o", out, "--summary", jobs}, {"-o", model, "--restart", "-q"},
+                                    {"-o", out, "--summary", summary}};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        spawned s = test_hearth(NULL, "batch", "-m", model, "-i", jobs, "-n", "1", wrong[i][0], wrong[i][1], wrong[i][2], wrong[i][3]);
+        cr_assert_eq(s.code, 2, "%zu: %s", i, s.err);
+        spawned_free(&s);
+    }
+    char *text = read_whole(jobs, NULL);
+    cr_assert_str_eq(text, "In the beginning\n");
+    free(text);
+}
+
+BATCH_TEST(a_folder_is_a_model)
+{
+    char hf[TEST_PATH_MAX], copy[2 * TEST_PATH_MAX], command[4 * TEST_PATH_MAX];
+    if (!test_data(hf, "models/arch/llama/config.json")) cr_skip_test("no models/arch/llama");
+    *strrchr(hf, '/') = '\0';
+    snprintf(copy, sizeof copy, "%s/llama", folder);
+    snprintf(command, sizeof command, "cp -r '%s' '%s'", hf, copy);
+    cr_assert_eq(system(command), 0);
+    write_text(jobs, "a b\n");
+    spawned s = test_hearth(NULL, "batch", "-m", copy, "-i", jobs, "-o", out, "-n", "2", "-c", "32", "-q");
+    cr_assert_eq(s.code, 0, "%s", s.err);
+    spawned_free(&s);
+    snprintf(command, sizeof command, "echo ' ' >> '%s/config.json'", copy);
+    cr_assert_eq(system(command), 0);
+    s = test_hearth(NULL, "batch", "-m", copy, "-i", jobs, "-o", out, "-n", "2", "-c", "32", "-q");
+    cr_assert(s.code == 1 && strstr(s.err, "model was"), "another model goes on: %s", s.err);
+    spawned_free(&s);
+}
+
 BATCH_TEST(plain_prompts_from_stdin)
 {
     NEED_MODEL();

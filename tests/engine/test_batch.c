@@ -484,6 +484,46 @@ Test(batch, requests_come_later, .init = open_tokenizer, .fini = close_tokenizer
     ht_rig_close(&rig);
 }
 
+/* Long requests without end, and a short one that came first. */
+typedef struct crowd { ht_batch *batch; answer of[4]; int32_t begun, short_ended_after; } crowd;
+
+static int add_to_crowd(crowd *c, int32_t max_tokens, answer *a)
+{
+    int32_t tokens[2] = {1 + c->begun % 90, 2};
+    const ht_request q = {.tokens = tokens, .n = 2, .max_tokens = max_tokens, .ignore_end = true, .user = a};
+
+    *a = (answer){0};
+    c->begun++;
+    return ht_batch_add(c->batch, &q, NULL);
+}
+
+static void keep_crowd(void *context, void *user, ht_finish finish, int32_t n_tokens, int32_t stop, const ht_error *error)
+{
+    crowd *c = context;
+
+    take_end(NULL, user, finish, n_tokens, stop, error);
+    if (n_tokens == 1) c->short_ended_after = c->begun;
+    else if (c->begun < 300) cr_assert_eq(add_to_crowd(c, 3, user), 0);
+}
+
+Test(batch, nobody_waits_for_ever, .init = open_tokenizer, .fini = close_tokenizer)
+{
+    ht_rig rig;
+    ht_error err = {0};
+    crowd c = {.batch = NULL};
+
+    ht_rig_open(&rig, &(ht_rig_options){.sequences = 1});
+    const ht_batch_options o = {.engine = rig.engine, .tokenizer = tokenizer,
+                                .events = {.token = take_token, .done = keep_crowd, .context = &c}};
+    cr_assert(ht_batch_open(&c.batch, &o, &err) == 0, "%s", err.text);
+    for (int32_t i = 0; i < 4; i++) cr_assert_eq(add_to_crowd(&c, i ? 3 : 1, &c.of[i]), 0);
+    while (ht_batch_step(c.batch, &err) > 0) {}
+    cr_assert_eq(c.of[0].ended, 1);
+    cr_assert(c.short_ended_after > 4 && c.short_ended_after < 120, "after %d", c.short_ended_after);
+    ht_batch_close(&c.batch);
+    ht_rig_close(&rig);
+}
+
 typedef struct fragile { ht_rig rig; ht_batch *batch; } fragile;
 
 static int open_and_add(void *context, ht_error *err)
