@@ -78,6 +78,7 @@ if(cuda_found)
   # -fmad=false: no contraction, as everywhere (design D10).
   target_compile_options(hearth_gpu_cuda_kernels PRIVATE -fmad=false -lineinfo --expt-relaxed-constexpr)
   find_package(CUDAToolkit REQUIRED)
+  set_target_properties(hearth_gpu PROPERTIES CUDA_ARCHITECTURES "${CMAKE_CUDA_ARCHITECTURES}") # it is older than the variable
   target_sources(hearth_gpu PRIVATE $<TARGET_OBJECTS:hearth_gpu_cuda_kernels>)
   target_link_libraries(hearth_gpu PUBLIC CUDA::cudart_static)
   target_compile_definitions(hearth_gpu PUBLIC HEARTH_HAVE_CUDA=1) # hearth_build_info says so
