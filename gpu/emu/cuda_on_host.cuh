@@ -245,7 +245,15 @@ struct MmaTile {
         }
     }
 };
-static inline void mma_16x8x16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2])
+/* What ldmatrix gives each lane (see kernels/cuda.cuh). */
+template <bool A> static inline void load_fragment(unsigned (&r)[4], const unsigned *tile, int pitch)
+{
+    const int g = lane_id() / 4, q = lane_id() % 4;
+    if ((reinterpret_cast<uintptr_t>(tile) | (uintptr_t)pitch * 4) & 15)
+        ht_emu_broken("ldmatrix on rows that are not 16-byte aligned");
+    for (int i = 0; i < 4; i++) r[i] = tile[(g + 8 * (A ? i & 1 : i >> 1)) * pitch + q + 4 * (A ? i >> 1 : i & 1)];
+}
+static inline void mma_16x8x16(float (&d)[4], const unsigned (&a)[4], const unsigned *b)
 {
     MmaTile t = {d, a, b};
     ht_emu_collective(~0u, &t, MmaTile::all, false);

@@ -69,8 +69,19 @@ __device__ __forceinline__ bool last_to_arrive(int32_t *counter, int n)
 }
 /* Past the first-level cache, which may hold what was there before another block wrote. */
 __device__ __forceinline__ float load_fresh(const float *p) { return __ldcg(p); }
+/* A warp's part of 16 rows of 16 F16 elements in shared memory, `pitch` words apart and 16-byte aligned: as the A of
+ * mma_16x8x16, or (not A) as two Bs one after the other, a row being a column of theirs. */
+template <bool A> __device__ __forceinline__ void load_fragment(unsigned (&r)[4], const unsigned *tile, int pitch)
+{
+    const int m = lane_id() / 8, down = A ? m & 1 : m >> 1, right = A ? m >> 1 : m & 1;
+    const unsigned *row = tile + (lane_id() % 8 + 8 * down) * pitch + 4 * right;
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(static_cast<unsigned>(__cvta_generic_to_shared(row)))
+                 : "memory");
+}
 /* D (16, 8) += A (16, 16) B (16, 8) by one warp; fragments as PTX lays them out. Not launched before sm_80. */
-__device__ __forceinline__ void mma_16x8x16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2])
+__device__ __forceinline__ void mma_16x8x16(float (&d)[4], const unsigned (&a)[4], const unsigned *b)
 {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "

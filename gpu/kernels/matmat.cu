@@ -81,6 +81,7 @@ template <class T> __device__ __forceinline__ void load_weights(const MatmatArgs
     float w[32];
     expand_row<T>(a, r0 + t / 2, k0 / 32 + t % 2, w);
     unsigned *to = ws + t / 2 * (MMA_PITCH / 2) + t % 2 * 16;
+#pragma unroll /* w stays in registers */
     for (int i = 0; i < 16; i++) to[i] = pack_halves(cut_to_half(w[2 * i]), cut_to_half(w[2 * i + 1]));
 }
 
@@ -105,17 +106,14 @@ __device__ __forceinline__ void multiply(const unsigned *ws, const unsigned *xs,
                                          float (&d)[2][4][4])
 {
     constexpr int P = MMA_PITCH / 2;
-    const int g = lane_id() / 4, q = lane_id() % 4;
 
     for (int k = 0; k < MMA_K / 2; k += 8) { /* words */
-        unsigned wa[2][4], xb[4][2];
-        for (int i = 0; i < 2; i++)
-            for (int r = 0; r < 4; r++) wa[i][r] = ws[(wr + 16 * i + g + 8 * (r & 1)) * P + k + q + 4 * (r >> 1)];
-        for (int j = 0; j < 4; j++)
-            for (int r = 0; r < 2; r++) xb[j][r] = xs[(wc + 8 * j + g) * P + k + q + 4 * r];
+        unsigned wa[2][4], xb[2][4]; /* xb: two tiles of 8 columns each */
+        for (int i = 0; i < 2; i++) load_fragment<true>(wa[i], ws + (wr + 16 * i) * P + k, P);
+        for (int j = 0; j < 2; j++) load_fragment<false>(xb[j], xs + (wc + 16 * j) * P + k, P);
         for (int i = 0; i < 2; i++)
             for (int j = 0; j < 4; j++)
-                if (j < tiles) mma_16x8x16(d[i][j], wa[i], xb[j]); /* the same in all lanes */
+                if (j < tiles) mma_16x8x16(d[i][j], wa[i], xb[j / 2] + 2 * (j % 2)); /* the same in all lanes */
     }
 }
 
@@ -137,8 +135,11 @@ template <class T> __global__ void __launch_bounds__(MMA_THREADS) matmat_mma(Mat
         __syncthreads();
     }
     const int g = lane_id() / 4, q = lane_id() % 4;
+#pragma unroll /* d stays in registers */
     for (int i = 0; i < 2; i++)
+#pragma unroll
         for (int j = 0; j < 4; j++)
+#pragma unroll
             for (int e = 0; e < 4; e++)
                 put(a, r0 + wr + 16 * i + g + 8 * (e >> 1), c0 + wc + 8 * j + 2 * q + (e & 1), d[i][j][e]);
 }

@@ -11,6 +11,8 @@ for file in gpu/kernels/*.cu; do
 done
 tiles=$(grep -c 'mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32' "$out/matmat.ptx")
 [ "$tiles" -ge 8 ] || { echo "matmat.cu: $tiles mma instructions"; bad=1; }
+# Sums that are indexed by a variable somewhere land in local memory, and the product crawls.
+! grep -q '__local_depot' "$out/matmat.ptx" || { echo "matmat.cu: sums in local memory"; bad=1; }
 # Dispatch: matmat takes that kernel for F16 columns (tests/gpu/test_resident.c looks at what a prompt launches).
 # Without contraction there is no fused multiply-add but those that math.h writes.
 fused=$(grep -c 'fma.rn.f32' "$out/matvec.ptx")
