@@ -13,7 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define MAX_CONFIG (16u << 20)
+#define MAX_CONFIG (1u << 20)
 #define TWO_PI 6.283185307179586
 
 typedef struct reader {

@@ -21,6 +21,7 @@
 #define MAX_HEADER (100u << 20)  /* the format's own limit */
 #define MAX_INDEX (256u << 20)
 #define MAX_TENSORS (1 << 18)
+#define MAX_COMMAS (8 * MAX_TENSORS) /* in JSON that lists tensors: five a tensor, one in an index */
 #define MAX_NAME 512
 #define MAX_SHARDS 1024
 
@@ -28,6 +29,14 @@ bool ht_is_folder(const char *path)
 {
     struct stat st;
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+/* A value of cJSON takes some 80 bytes, however short it was written: this bounds what "[0,0,0,..." makes of itself. */
+static cJSON *parse_json(const char *text, size_t n)
+{
+    size_t commas = 0;
+    for (size_t i = 0; i < n; i++) commas += text[i] == ',';
+    return commas > MAX_COMMAS ? NULL : cJSON_ParseWithLength(text, n);
 }
 
 /* ---- one tensor ---- */
@@ -168,9 +177,9 @@ int ht_safetensors_parse(ht_tensor_dir *out, const uint8_t *data, size_t size, u
                        " bytes; the file has %" PRIu64 " and the format allows %u", name, length, file_size, MAX_HEADER);
     const char *text = (const char *)ht_cursor_take(&c, length);
     if (!text) return ht_fail(err, -ENODATA, "%s: the header goes on", name);
-    cJSON *root = cJSON_ParseWithLength(text, (size_t)length);
+    cJSON *root = parse_json(text, (size_t)length);
     int rc = root ? take_tensors(out, root, 8 + length, file_size - 8 - length, name, err)
-                  : ht_fail(err, -EINVAL, "%s: its header is not sound JSON", name);
+                  : ht_fail(err, -EINVAL, "%s: its header is not sound JSON, or has far too many values", name);
     cJSON_Delete(root);
     if (rc < 0) ht_tensor_dir_close(out);
     return rc;
@@ -287,9 +296,9 @@ int ht_safetensors_open(ht_tensor_dir *out, const char *folder, ht_error *err)
         else if ((rc = ht_file_slurp(path, MAX_INDEX, &text, &size, &first)) == -ENOENT)
             ht_fail(&first, rc, "%s has neither model.safetensors nor model.safetensors.index.json", folder);
         if (rc == 0) {
-            root = cJSON_ParseWithLength(text, size);
+            root = parse_json(text, size);
             rc = root ? open_shards(out, folder, cJSON_GetObjectItemCaseSensitive(root, "weight_map"), &first)
-                      : ht_fail(&first, -EINVAL, "%s is not sound JSON", path);
+                      : ht_fail(&first, -EINVAL, "%s is not sound JSON, or has far too many values", path);
         }
     }
     cJSON_Delete(root);

@@ -66,6 +66,26 @@ Test(safetensors, a_header)
     cr_assert_eq(ht_safetensors_parse(&d, bytes, 20, n, "f", &err), -ENODATA);
 }
 
+/* Short values become long ones in memory. */
+Test(safetensors, far_too_many_values)
+{
+    enum { VALUES = (8 << 18) + 2 };
+    static const char begin[] = "{\"__metadata__\":{\"a\":[0", end[] = "]}}";
+    size_t n = sizeof begin - 1 + 2 * VALUES + sizeof end - 1;
+    char *header = malloc(n + 1), *at = header + sizeof begin - 1;
+    uint8_t *bytes = malloc(n + 8);
+    ht_tensor_dir d;
+    ht_error err = {0};
+    memcpy(header, begin, sizeof begin);
+    for (int i = 0; i < VALUES; i++, at += 2) memcpy(at, ",0", 2);
+    memcpy(at, end, sizeof end);
+    size_t size = image(bytes, header, 0);
+    cr_assert_eq(ht_safetensors_parse(&d, bytes, size, size, "f", &err), -EINVAL);
+    cr_assert(strstr(err.text, "too many values") != NULL, "%s", err.text);
+    free(header);
+    free(bytes);
+}
+
 Test(safetensors, lies_are_named)
 {
     static const struct { const char *header, *names; int code; } cases[] = {
