@@ -67,7 +67,7 @@ static void segment_q8(const tile_type *t, float *y, int64_t y_stride, const cha
         __m256 acc[HT_DECODE_COLUMNS];
         for (int64_t c = 0; c < n; c++)
             acc[c] = first == 0 ? _mm256_setzero_ps() : _mm256_maskload_ps(y + c * y_stride + r, mask);
-        const char *next = (const char *)((uintptr_t)tile.row[0] + TILE_ROWS * row_bytes);
+        const char *next = (const char *)((uintptr_t)tile.row[0] + tile_ahead(row_bytes));
         if (n == 1)
             t->one(&tile, next, set.q[0], set.d[0], set.aux[0], blocks, acc);
         else

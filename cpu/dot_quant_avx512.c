@@ -124,7 +124,7 @@ static void segment_q8(const tile_type *t, float *y, int64_t y_stride, const cha
         __m512 acc[HT_DECODE_COLUMNS];
         for (int64_t c = 0; c < n; c++)
             acc[c] = first == 0 ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(mask, y + c * y_stride + r);
-        const char *next = (const char *)((uintptr_t)tile.w + TILE_ROWS * row_bytes);
+        const char *next = (const char *)((uintptr_t)tile.w + tile_ahead(row_bytes));
         if (n == 1)
             t->one(&tile, next, set.q[0], set.d[0], set.aux[0], blocks, acc);
         else

@@ -23,7 +23,14 @@ TILE_INLINE int64_t stored_vectors(ht_type type)
  *   offset types: int, -offset * sum(q), the start of the integer sum; types with minimums: float, d * sum(q). */
 typedef union tile_aux { int32_t i; float f; } tile_aux;
 
-/* While a tile is read, the next one is prefetched into L2, a few lines for each block that is unpacked, in the order
+/* How far from a tile's beginning the one begins that is prefetched meanwhile: whole tiles, 32 KiB or more. */
+TILE_INLINE size_t tile_ahead(size_t row_bytes)
+{
+    const size_t tile = TILE_ROWS * row_bytes, least = 32 << 10;
+    return (least + tile - 1) / tile * tile;
+}
+
+/* While a tile is read, a later one is prefetched into L2, a few lines for each block that is unpacked, in the order
  * of addresses (all its rows lie one after another): see tile_avx512.h. */
 TILE_INLINE void tile_prefetch(const char *next, size_t from, size_t to)
 {
