@@ -63,7 +63,8 @@ typedef struct ht_job {
     int32_t n_prompt, limit;   /* most tokens to generate; those before the context is full */
     bool cut;                  /* the limit is the context's */
     bool ignore_end, logprobs;
-    int32_t expected;
+    int32_t expected;          /* by who asked, else the limit: for the order */
+    bool guessed;              /* nobody said */
     uint64_t added;            /* rows that had begun when it was added */
     void *user;
     ht_sampler *sampler;
@@ -126,6 +127,8 @@ typedef struct ht_batch {
     ht_row **in_pass;              /* [slots], owned */
     ht_work *work;                 /* [slots], owned */
     ht_speculator speculator;
+    /* Requests that have ended, of which nobody said how long they would be; [1]: limited by the context alone. */
+    struct ht_batch_ended { int64_t n, tokens, limits; } ended[2];
     ht_batch_stats stats;
 } ht_batch;
 

@@ -45,6 +45,7 @@ static int fill_job(ht_job *j, const ht_batch *b, const ht_request *q, ht_error 
     j->limit = j->cut ? room : q->max_tokens;
     j->ignore_end = q->ignore_end;
     j->logprobs = q->logprobs;
+    j->guessed = q->expected <= 0;
     j->expected = q->expected > 0 && q->expected < j->limit ? q->expected : j->limit;
     j->user = q->user;
     if (ht_kv_pages_of(most_tokens(j)) > b->engine->kv.n_pages)
