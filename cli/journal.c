@@ -45,6 +45,7 @@ typedef struct base {
 struct cli_journal {
     char *output, *path, *next;  /* names of the output, the journal, and of one that is being written; owned */
     bool kept;                   /* the output is a file, the journal has a name */
+    bool begun, made;            /* something may be in them; the output was not there before */
     int out, fd;                 /* owned, but out when it is stdout */
     char *binding;               /* owned */
     int64_t lines;
@@ -105,6 +106,7 @@ static int open_kept(cli_journal *j, hearth_error *error)
         rc = lock(j, j->fd, error);
     }
     if (rc < 0) return rc;
+    j->made = access(j->output, F_OK) < 0;
     j->out = open(j->output, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     return j->out < 0 ? cli_file_error(error, j->output, errno) : 0;
 }
@@ -139,6 +141,11 @@ void cli_journal_close(cli_journal **journal)
 {
     cli_journal *j = *journal;
     if (!j) return;
+    struct stat st;
+    if (j->kept && j->made && !j->begun && j->out >= 0 && fstat(j->fd, &st) == 0 && st.st_size == 0) {
+        unlink(j->output); /* nothing came of it, e.g. the model could not be opened */
+        unlink(j->path);
+    }
     if (j->fd >= 0) close(j->fd);
     if (j->out >= 0 && j->out != STDOUT_FILENO) close(j->out);
     free(j->output);
@@ -424,6 +431,8 @@ int cli_journal_begin(cli_journal *j, const char *binding, bool restart, hearth_
     struct stat st, out;
     j->binding = join(binding, "");
     j->synced_at = cli_now();
+    j->begun = true;
+    if (j->kept) unlink(j->next); /* of a process that was ended while it wrote it */
     if (!j->kept) return begin_anew(j, error);
     if (fstat(j->fd, &st) < 0 || fstat(j->out, &out) < 0) return cli_file_error(error, j->output, errno);
     if (restart) return is_foreign(j, error) < 0 ? error->code : begin_anew(j, error);

@@ -96,7 +96,11 @@ static void finish(cli_journal *j)
 
 Test(journal, any_order_in_file_order_out, .init = make_folder, .fini = remove_folder)
 {
+    char left[TEST_PATH_MAX + 64];
+    snprintf(left, sizeof left, "%s.new", path);
+    write_whole(left, "of a process that was killed", 28);
     finish(open_journal("a=1\n", false, 0));
+    cr_assert_neq(access(left, F_OK), 0);
     cli_journal *j = open_journal("a=1\n", false, 0);
     cr_assert_eq(cli_journal_count(j), LINES); /* known without a record left */
     cr_assert_eq(cli_journal_errors(j), 3);
@@ -205,6 +209,19 @@ Test(journal, files_of_others_are_left_alone, .init = make_folder, .fini = remov
     fclose(file);
     j = open_journal("a=1\n", false, -EEXIST);
     cli_journal_close(&j);
+}
+
+Test(journal, nothing_is_left_of_a_job_that_never_began, .init = make_folder, .fini = remove_folder)
+{
+    cli_journal *j;
+    hearth_error error = {0};
+    cr_assert_eq(cli_journal_open(&j, output, LINES, &error), 0);
+    cli_journal_close(&j);
+    cr_assert(access(output, F_OK) != 0 && access(path, F_OK) != 0);
+    write_whole(output, "", 0); /* one that was there stays */
+    cr_assert_eq(cli_journal_open(&j, output, LINES, &error), 0);
+    cli_journal_close(&j);
+    cr_assert_eq(access(output, F_OK), 0);
 }
 
 Test(journal, one_process_at_a_time, .init = make_folder, .fini = remove_folder)
