@@ -225,7 +225,8 @@ static int read_normalizer(ht_tokenizer *t, const cJSON *node, ht_error *err)
     const cJSON *pattern = cJSON_GetObjectItemCaseSensitive(node, "pattern");
     if (t->model == HT_MODEL_CHARS && !strcmp(type, "Replace") && !strcmp(text_of(pattern, "String"), " ") &&
         !strcmp(text_of(node, "content"), MARK)) {
-        return 0; /* blanks and U+2581 are the same to us */
+        t->blanks_replaced = true; /* blanks and U+2581 are the same to us */
+        return 0;
     }
     return ht_fail(err, -ENOTSUP, "tokenizer.json: normalizer '%.40s' is not supported in this place", type);
 }
@@ -307,6 +308,10 @@ static int read_pre_tokenizer(ht_tokenizer *t, const cJSON *node, ht_error *err)
         return 0;
     }
     if (!strcmp(type, "Metaspace")) return read_metaspace(t, node, err);
+    /* Gemma cuts at blanks after it has replaced them all: that does nothing. */
+    if (t->model == HT_MODEL_CHARS && t->blanks_replaced && !strcmp(type, "Split") && !truth_of(node, "invert", false) &&
+        !strcmp(text_of(cJSON_GetObjectItemCaseSensitive(node, "pattern"), "String"), " "))
+        return 0;
     if (t->model == HT_MODEL_BYTES) {
         if (!strcmp(type, "Split")) return read_split(t, node, err);
         if (!strcmp(type, "Digits")) {

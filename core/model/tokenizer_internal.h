@@ -169,6 +169,7 @@ struct ht_tokenizer {
     bool blank_if_none;     /* only if the text does not begin with one */
     uint8_t cuts_number_bytes; /* bytes that are numerals of Latin-1 are words of their own: runs (1) or each (2) */
     bool after_bytes;       /* while loading: the pre-tokenizer step comes behind ByteLevel */
+    bool blanks_replaced;   /* while loading: the normalizer leaves no blank */
     bool cuts_blanks;       /* every blank begins a word */
     bool fuses_unknown;
     bool blank_inside;      /* some piece has a blank after a non-blank: words cannot be cut there */

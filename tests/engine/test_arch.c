@@ -113,6 +113,7 @@ static void check_architecture(const char *name, bool on_gpu)
     for (int folder = 0; folder < 2; folder++) {
         check(name, folder, (hearth_options){0}, 2e-6);
         check(name, folder, (hearth_options){.isa = "ref"}, 2e-6);
+        if (folder) check(name, folder, (hearth_options){.load = "mmap"}, 2e-6); /* tensors where they lie in the file */
         if (on_gpu) check(name, folder, (hearth_options){.device = "emu", .vram = 64 << 20}, 1e-5);
     }
 }

@@ -129,6 +129,29 @@ Test(tokenizer_hf, byte_fallback)
     test_temp_remove(f.path);
 }
 
+/* Gemma's kind: blanks become U+2581, none is added, and the cut at blanks finds none. */
+Test(tokenizer_hf, blanks_replaced_before_they_are_cut_at)
+{
+    folder f;
+    ht_error err = {0};
+#define GEMMA_MODEL "\"model\": {\"type\": \"BPE\", \"byte_fallback\": true, \"unk_token\": \"<unk>\", \"fuse_unk\": true, "   \
+    "\"vocab\": {\"<unk>\": 0, \"a\": 1, \"\\u2581\": 2, \"\\u2581a\": 3, \"\\u2581\\u2581\": 4, \"a\\u2581a\": 5}, "          \
+    "\"merges\": [\"\\u2581 \\u2581\", \"\\u2581 a\", \"a \\u2581a\"]}}"
+#define GEMMA_SPLIT "\"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"String\": \" \"}, "                           \
+    "\"behavior\": \"MergedWithPrevious\", \"invert\": false}, "
+    test_temp_dir(f.path);
+    write_file(&f, "tokenizer.json", "{\"normalizer\": {\"type\": \"Replace\", \"pattern\": {\"String\": \" \"}, \"content\": "
+               "\"\\u2581\"}, " GEMMA_SPLIT GEMMA_MODEL);
+    cr_assert_eq(open_folder(&f, &err), 0, "%s", err.text);
+    EXPECT_IDS(f.t, "a a", 0, 5);
+    EXPECT_IDS(f.t, " a  a", 0, 3, 4, 1);
+    close_folder(&f);
+    write_file(&f, "tokenizer.json", "{" GEMMA_SPLIT GEMMA_MODEL); /* with blanks left in the text it would cut */
+    cr_assert_eq(open_folder(&f, &err), -ENOTSUP);
+    cr_assert(strstr(err.text, "'Split'"), "%s", err.text);
+    test_temp_remove(f.path);
+}
+
 Test(tokenizer_hf, what_is_not_supported_is_named)
 {
     static const struct { const char *json, *names; int code; } cases[] = {
