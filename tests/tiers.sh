@@ -71,7 +71,7 @@ tier() {
         tsan_setup
         # Kernels, parsers and headers have no threads of their own, and what commands do with them the engine's tests do.
         # The language model on the emulated GPU takes minutes here; small ones are in gpu.test_steps and gpu.test_features.
-        build tsan && check tsan -j "$jobs" -E '^(cpu.test_(attend|dot|rows)|model.test_(types|gguf|model|inspect|chat|token.*)|engine.test_(sampler|stop|kv)|cli.test_(run|tools|batch)|gpu.(check_runs|test_resident)|tree.*)$'
+        build tsan && check tsan -j "$jobs" -E '^(cpu.test_(attend|dot|rows)|model.test_(types|gguf|safetensors|model|inspect|chat|token.*)|engine.test_(sampler|stop|kv|arch)|cli.test_(run|tools|batch)|gpu.(check_runs|test_resident)|tree.*)$'
         no_randomize=
         ;;
     clang)

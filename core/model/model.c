@@ -278,9 +278,18 @@ static int open_gguf(ht_model *m, const char *path, ht_error *err)
     return build(&b, path);
 }
 
+/* A file of a folder, given in its place. */
+static bool is_in_folder(const char *path)
+{
+    const char *dot = strrchr(path, '.');
+    return dot && (strcmp(dot, ".safetensors") == 0 || strcmp(dot, ".json") == 0);
+}
+
 int ht_model_open(ht_model **out, const char *path, ht_error *err)
 {
     *out = NULL;
+    if (is_in_folder(path) && !ht_is_folder(path))
+        return ht_fail(err, -EINVAL, "%s: the model is the folder that this file is in: give that", path);
     ht_model *m = ht_calloc(1, sizeof *m);
     if (!m) return ht_fail(err, -ENOMEM, "%s: out of memory", path);
     bool folder = ht_is_folder(path);

@@ -290,6 +290,10 @@ Test(safetensors, models_that_are_none, .init = make_folder, .fini = remove_fold
     write_tensors("model.safetensors", "{\"model.embed_tokens.weight\":" T("F16", "[1,64]", "0", "128") ",\"model.norm.weight\":"
                   T("F16", "[64]", "128", "256") "}", 256);
     expect_model(-EINVAL, "model.layers.0.input_layernorm.weight is missing");
+    ht_model *m;
+    ht_error err = {0};
+    cr_assert_eq(ht_model_open(&m, "a/model.safetensors", &err), -EINVAL);
+    cr_assert(strstr(err.text, "a/model.safetensors: the model is the folder"), "%s", err.text);
 }
 
 Test(safetensors, a_model_survives_failing_allocations)
