@@ -449,8 +449,10 @@ int64_t hearth_chat_encode(const hearth_vocab *vocab, const char *format, const 
     ht_chat_quotes quotes = {.spans = ht_alloc(2 * (size_t)(n > 0 ? n : 0) + 1, sizeof(*quotes.spans))};
 
     int64_t r = render_chat(vocab, format, messages, n, open_answer, none, 0, NULL, &err);
-    if (r >= 0 && (from < 0 || from > r)) r = ht_fail(&err, -EINVAL, "byte %lld of a prompt of %lld", (long long)from, (long long)r);
-    if (r >= 0 && (!quotes.spans || !(text = ht_alloc((size_t)r, 1)))) r = ht_fail(&err, -ENOMEM, "out of memory for a prompt");
+    if (r >= 0 && (from < 0 || from > r))
+        r = ht_fail(&err, -EINVAL, "byte %lld of a prompt of %lld", (long long)from, (long long)r);
+    if (r >= 0 && (!quotes.spans || !(text = ht_alloc((size_t)r, 1))))
+        r = ht_fail(&err, -ENOMEM, "out of memory for a prompt");
     if (r >= 0) r = render_chat(vocab, format, messages, n, open_answer, text, r, &quotes, &err);
     if (r >= 0) {
         unsigned flags = HT_ENCODE_SPECIAL | (from ? 0 : HT_ENCODE_BOS);

@@ -9,8 +9,8 @@ static const struct { const char *name; ht_chat_format format; } names[] = {
     {"gemma", HT_CHAT_GEMMA}, {"mistral-v3", HT_CHAT_MISTRAL_V3}, {"mistral-tekken", HT_CHAT_MISTRAL_TEKKEN},
     {"mistral-v7", HT_CHAT_MISTRAL_V7}, {"phi-4", HT_CHAT_PHI4}, {"phi-4-mini", HT_CHAT_PHI4_MINI},
 };
-#define NAME_LIST "none, chatml, llama-2, llama-3, mistral, mistral-v3, mistral-tekken, mistral-v7, qwen, qwen-3, phi-3, phi-4, " \
-    "phi-4-mini, gemma"
+#define NAME_LIST "none, chatml, llama-2, llama-3, mistral, mistral-v3, mistral-tekken, mistral-v7, qwen, qwen-3, " \
+    "phi-3, phi-4, phi-4-mini, gemma"
 
 int ht_chat_by_name(const char *name, ht_chat_format *out, ht_error *err)
 {

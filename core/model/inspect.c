@@ -195,7 +195,8 @@ static void shape_text(const out *o, const ht_model *m)
         m->output.tensor == m->embd.tensor ? "tied to the embedding" : "of its own");
     say(o, "  context            %d tokens", s->n_context);
     say(o, "  RoPE               base %g, %d dimensions, scaling %s, factor %g%s", (double)s->rope.base, s->rope.dims,
-        scalings[s->rope.scaling], (double)s->rope.factor, s->rope.freqs >= 0 || s->rope.divisors ? ", with frequency divisors" : "");
+        scalings[s->rope.scaling], (double)s->rope.factor,
+        s->rope.freqs >= 0 || s->rope.divisors ? ", with frequency divisors" : "");
     if (s->window && s->window_period)
         say(o, "  attention window   %d tokens, all in every layer number %d", s->window, s->window_period);
     else if (s->window) say(o, "  attention window   %d tokens", s->window);

@@ -94,8 +94,9 @@ typedef struct ht_model {
     uint64_t n_parameters;
 } ht_model;
 
-/* Opens a GGUF file or a Hugging Face folder (config.json and safetensors). Unknown architectures, missing tensors and wrong shapes are errors that name them, with the
- * expected and the found shape; so are tensors that the architecture as hearth knows it does not have. */
+/* Opens a GGUF file or a Hugging Face folder (config.json and safetensors). Unknown architectures, missing tensors and
+ * wrong shapes are errors that name them, with the expected and the found shape; so are tensors that the architecture as
+ * hearth knows it does not have. */
 int ht_model_open(ht_model **out, const char *path, ht_error *err);
 void ht_model_close(ht_model **model);
 /* Fits the model to a context of that many tokens, before anything is computed: LongRoPE (phi-3) has one set of

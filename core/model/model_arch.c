@@ -202,8 +202,8 @@ static void read_heads(reader *r, ht_shape *s)
                         arch, s->head_dim, value_length);
 }
 
-/* The scores, and what gemma-2 and gemma-3 have beside. Their scale of attention is not in their files but follows from the size: the
- * 27B models divide by width / heads, which is not their head's length. */
+/* The scores, and what gemma-2 and gemma-3 have beside. Their scale of attention is not in their files but follows from
+ * the size: the 27B models divide by width / heads, which is not their head's length. */
 static void read_scores(reader *r, ht_shape *s)
 {
     bool second = strcmp(r->arch->name, "gemma2") == 0;
@@ -214,7 +214,8 @@ static void read_scores(reader *r, ht_shape *s)
     s->window = get_int(r, "attention.sliding_window", second ? 4096 : 1024, 0, 1 << 30);
     s->window_period = get_int(r, "attention.sliding_window_pattern", r->arch->window_period, 0, 1 << 20);
     if (!second) s->rope_local_base = get_float(r, "rope.freq_base_swa", 10000.0f, 1.0f, 1e12f);
-    if (s->attn_scale == 0.0f && s->n_layers == (second ? 46 : 62)) s->attn_scale = 1.0f / sqrtf((float)s->n_embd / (float)s->n_heads);
+    if (s->attn_scale == 0.0f && s->n_layers == (second ? 46 : 62))
+        s->attn_scale = 1.0f / sqrtf((float)s->n_embd / (float)s->n_heads);
 }
 
 int ht_shape_read(ht_shape *out, const ht_architecture *arch, const ht_gguf *g, ht_error *err)
