@@ -8,6 +8,9 @@ target_compile_options(hearth_options INTERFACE
   -fno-strict-aliasing      # weights are read as whatever block they are
   -ffp-contract=off         # D10: a*b+c is rounded as it is written; kernels that want FMA say so
   -fno-math-errno -fvisibility=hidden)
+if(CMAKE_C_COMPILER_ID STREQUAL "GNU") # following variables through unrolled kernels takes longer than compiling them
+  target_compile_options(hearth_options INTERFACE $<$<COMPILE_LANGUAGE:C,CXX>:-fno-var-tracking>)
+endif()
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   target_compile_options(hearth_options INTERFACE -march=x86-64-v2)
 endif()
@@ -34,8 +37,7 @@ if(HEARTH_FUZZ)
   endif()
 endif()
 if(HEARTH_SANITIZE)
-  # Following variables through instrumented, unrolled kernels takes gcc longer than compiling them.
-  target_compile_options(hearth_options INTERFACE ${sanitize} -O1 -g $<$<C_COMPILER_ID:GNU>:-fno-var-tracking>)
+  target_compile_options(hearth_options INTERFACE ${sanitize} -O1 -g)
   target_link_options(hearth_options INTERFACE ${sanitize})
 endif()
 
