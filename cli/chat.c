@@ -142,32 +142,46 @@ typedef struct terminal {
     bool quiet;
 } terminal;
 
+/* Adds a line without its end; false at the end of input. By read(2), byte by byte as people type: a terminal's lines stay
+ * where they are until they are wanted, and no library stands between the wait and a signal. */
+static bool read_line(cli_text *out)
+{
+    size_t begin = out->size;
+    char c = 0;
+    cli_text_add(out, "", 0);
+    for (;;) {
+        ssize_t n = read(STDIN_FILENO, &c, 1);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return out->size > begin; /* a line without an end counts */
+        if (c == '\n') break;
+        cli_text_add(out, &c, 1);
+    }
+    while (out->size > begin && out->data[out->size - 1] == '\r') out->data[--out->size] = '\0';
+    return true;
+}
+
 /* One input, lines ending in a backslash being continued. 0: read; otherwise the exit code. */
 enum { READ_ON = -1 };
 static int read_input(cli_text *out)
 {
     const char *green = cli_style_code(STDERR_FILENO, CLI_GREEN), *plain = cli_style_code(STDERR_FILENO, CLI_PLAIN);
-    char *line = NULL;
-    size_t room = 0;
     int code = READ_ON;
     out->size = 0;
     for (const char *sign = "> ";; sign = ". ") {
         cli_interrupt_while_idle(true);
         fprintf(stderr, "%s%s%s", green, sign, plain); /* the typed text is plain: leaving needs no repair */
-        ssize_t n = getline(&line, &room, stdin);
+        size_t begin = out->size;
+        bool is_there = read_line(out);
         cli_interrupt_while_idle(false);
-        if (n < 0) {
+        if (!is_there) {
             fputc('\n', stderr);
             code = CLI_OK;
             break;
         }
-        while (n && (line[n - 1] == '\n' || line[n - 1] == '\r')) n--;
-        bool more = n && line[n - 1] == '\\';
-        cli_text_add(out, line, (size_t)(more ? n - 1 : n));
+        bool more = out->size > begin && out->data[out->size - 1] == '\\';
         if (!more) break;
-        cli_text_add(out, "\n", 1);
+        out->data[out->size - 1] = '\n';
     }
-    free(line);
     return code;
 }
 
