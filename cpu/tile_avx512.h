@@ -26,10 +26,10 @@ TILE_INLINE int64_t taken_block(bool halves, bool has_min, int64_t i)
  *   offset types: int, -offset * sum(q), the start of the integer sum; types with minimums: float, d * sum(q). */
 typedef union tile_aux { int32_t i; float f; } tile_aux;
 
-/* How far from a tile's beginning the one begins that is prefetched meanwhile: whole tiles, 32 KiB or more. */
+/* How far from a tile's beginning the one begins that is prefetched meanwhile: whole tiles, 64 KiB or more. */
 TILE_INLINE size_t tile_ahead(size_t row_bytes)
 {
-    const size_t tile = TILE_ROWS * row_bytes, least = 32 << 10;
+    const size_t tile = TILE_ROWS * row_bytes, least = 64 << 10;
     return (least + tile - 1) / tile * tile;
 }
 

@@ -115,10 +115,11 @@ TILE_INLINE void turn_16_bytes(const tile_rows *tile, size_t at, __m512i t[4])
 {
     __m512i v[4];
     TILE_UNROLL for (int m = 0; m < 4; m++) {
-        v[m] = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)(tile_row(tile, m) + at)));
-        v[m] = _mm512_inserti32x4(v[m], _mm_loadu_si128((const __m128i *)(tile_row(tile, 4 + m) + at)), 1);
-        v[m] = _mm512_inserti32x4(v[m], _mm_loadu_si128((const __m128i *)(tile_row(tile, 8 + m) + at)), 2);
-        v[m] = _mm512_inserti32x4(v[m], _mm_loadu_si128((const __m128i *)(tile_row(tile, 12 + m) + at)), 3);
+#define ROW(r) _mm_loadu_si128((const __m128i *)(tile_row(tile, r) + at))
+        __m256i low = _mm256_inserti128_si256(_mm256_castsi128_si256(ROW(m)), ROW(4 + m), 1);
+        __m256i high = _mm256_inserti128_si256(_mm256_castsi128_si256(ROW(8 + m)), ROW(12 + m), 1);
+        v[m] = _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+#undef ROW
     }
     turn4(v, t);
 }
