@@ -36,7 +36,7 @@ static int take_whole(taker *t, const cJSON *v, double least, double most, int32
     if (!cJSON_IsNumber(v) || v->valuedouble != floor(v->valuedouble))
         return INVALID(t, v->string, "%s is not a whole number", v->string);
     if (!(v->valuedouble >= least && v->valuedouble <= most))
-        return INVALID(t, v->string, "%s is %.15g, outside of %g to %g", v->string, v->valuedouble, least, most);
+        return INVALID(t, v->string, "%s is %.15g, outside of %.0f to %.0f", v->string, v->valuedouble, least, most);
     *out = (int32_t)v->valuedouble;
     return 0;
 }
