@@ -1,8 +1,10 @@
 /* The hearth command: finds the sub-command and runs it. */
 #include "cli/args.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 const cli_command *const cli_commands[] = {
     &cli_command_run, &cli_command_batch, &cli_command_bench, &cli_command_eval, &cli_command_inspect, &cli_command_synth,
@@ -51,7 +53,16 @@ static int dispatch(int argc, char **argv)
     return command ? command->run(argc - 1, argv + 1) : unknown_command(name);
 }
 
+/* Where stdin, stdout or stderr is closed, the next file that is opened would become it, and messages would be written
+ * into results. What takes its place fails when it is used, as a closed one does. */
+static void fill_standard_files(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) < 0) return;
+}
+
 int main(int argc, char **argv)
 {
+    fill_standard_files();
     return cli_close_output(dispatch(argc, argv));
 }

@@ -243,6 +243,29 @@ BATCH_TEST(a_folder_is_a_model)
     spawned_free(&s);
 }
 
+/* Runs the command by a shell; more options and redirections. */
+static int shell(const char *redirections)
+{
+    char command[6 * TEST_PATH_MAX];
+    snprintf(command, sizeof command, "'%s' batch -m '%s' -i '%s' -c 128 -np 4 %s", getenv("HEARTH_CLI"), model, jobs,
+             redirections);
+    int status = system(command);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
+}
+
+/* A file must not take the number of a closed stderr: the summary would be written into it. */
+BATCH_TEST(closed_standard_files)
+{
+    NEED_MODEL();
+    char redirections[3 * TEST_PATH_MAX];
+    make_whole(4);
+    snprintf(redirections, sizeof redirections, "-o '%s' <&- >&- 2>&-", out);
+    cr_assert_eq(shell(redirections), 0);
+    expect_same(whole, out);
+    cr_assert_eq(shell(redirections), 0, "its journal was written into");
+    cr_assert_eq(shell("-o - >&- 2>/dev/null"), 1, "nowhere to write results to");
+}
+
 BATCH_TEST(plain_prompts_from_stdin)
 {
     NEED_MODEL();
