@@ -198,6 +198,16 @@ static bool is_same_file(const char *read, const char *written)
     return S_ISREG(b.st_mode) && a.st_ino == b.st_ino && a.st_dev == b.st_dev;
 }
 
+/* Other names of stdout. By such a name it would have a journal in /dev, and be written from its beginning by each who
+ * opens it. */
+static const char *name_of_output(const char *path)
+{
+    static const char *const others[] = {"/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"};
+    for (size_t i = 0; path && i < sizeof others / sizeof *others; i++)
+        if (strcmp(path, others[i]) == 0) return "-";
+    return path;
+}
+
 /* --restart and --summary overwrite: never what the job needs. */
 static int check_files(const cli_batch_options *o)
 {
@@ -249,6 +259,8 @@ static int run(int argc, char **argv)
                            .max_line = 8 << 20, .parallel = 16};
     int code = cli_parse(&cli_command_batch, argc, argv, &o);
     cli_batch b = {.o = &o, .shard = 1, .shards = 1, .jobs = {.fd = -1}};
+    o.output = name_of_output(o.output);
+    o.summary = name_of_output(o.summary);
     if (code < 0) code = run_job(&b);
     cli_journal_close(&b.journal);
     hearth_engine_close(&b.engine);

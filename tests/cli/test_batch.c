@@ -266,6 +266,21 @@ BATCH_TEST(closed_standard_files)
     cr_assert_eq(shell("-o - >&- 2>/dev/null"), 1, "nowhere to write results to");
 }
 
+/* Stdout by its other names has no journal, and is not overwritten by a summary. */
+BATCH_TEST(stdout_by_another_name)
+{
+    NEED_MODEL();
+    char redirections[3 * TEST_PATH_MAX];
+    make_whole(4);
+    snprintf(redirections, sizeof redirections, "-q -o /dev/stdout >'%s'", out);
+    for (int twice = 0; twice < 2; twice++) {
+        cr_assert_eq(shell(redirections), 0);
+        expect_same(whole, out);
+    }
+    cr_assert_neq(access("/dev/stdout.journal", F_OK), 0);
+    cr_assert_eq(shell("-q -o - --summary /dev/stdout >/dev/null 2>&1"), 2);
+}
+
 BATCH_TEST(plain_prompts_from_stdin)
 {
     NEED_MODEL();
