@@ -375,6 +375,39 @@ BATCH_TEST(slots_threads_chunks_and_shards_do_not_matter)
     free(got);
 }
 
+/* On a device, too, and whatever is guessed. */
+BATCH_TEST(slots_chunks_and_guesses_do_not_matter_on_an_emulated_gpu)
+{
+    char hf[TEST_PATH_MAX];
+    if (!test_data(hf, "models/arch/llama/config.json")) cr_skip_test("no models/arch/llama");
+    *strrchr(hf, '/') = '\0';
+    FILE *file = fopen(jobs, "wb");
+    cr_assert(file != NULL);
+    for (int i = 0; i < 8; i++) {
+        fprintf(file, "{\"custom_id\":\"%d\",\"url\":\"/v1/completions\",\"body\":{\"max_tokens\":%d,\"n\":%d,\"logprobs\":1,"
+                "\"ignore_eos\":true,\"prompt\":[7", i, 1 + 5 * i % 8, 1 + i % 2);
+        for (int k = 0; k < 5 * i; k++) fprintf(file, ",%d", 8 + k % 3); /* much to guess from */
+        fputs("]}}\n", file);
+    }
+    fclose(file);
+    static const char *const settings[][6] = {{"-np", "1", "-ub", "16", "--speculate", "never"},
+                                              {"-np", "5", "-ub", "7", "--speculate", "never"},
+                                              {"-np", "8", "-ub", "64", "--speculate", "always"}};
+    char *want = NULL;
+    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
+        const char *const *o = settings[i];
+        spawned s = test_hearth(NULL, "batch", "-m", hf, "-i", jobs, "-o", "-", "--device", "emu", "-c", "64", "-q", o[0], o[1],
+                                o[2], o[3], o[4], o[5]);
+        cr_assert_eq(s.code, 0, "%s", s.err);
+        cr_assert_eq(count_lines(s.out), 8);
+        cr_assert(!strstr(s.out, "\"status_code\":4"), "%s", s.out);
+        if (!want) want = strdup(s.out);
+        cr_assert_str_eq(s.out, want, "setting %zu", i);
+        spawned_free(&s);
+    }
+    free(want);
+}
+
 BATCH_TEST(a_seed_of_its_own_goes_with_the_line)
 {
     NEED_MODEL();
