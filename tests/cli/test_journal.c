@@ -5,9 +5,13 @@
 #include "tests/support/harness.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 enum { LINES = 12 };
@@ -233,6 +237,111 @@ Test(journal, one_process_at_a_time, .init = make_folder, .fini = remove_folder)
     add_lines(j, 8); /* written anew meanwhile: the lock goes with it */
     cr_assert_eq(cli_journal_open(&second, output, LINES, &error), -EBUSY);
     finish(j);
+}
+
+/* ---- killed at any system call -------------------------------------------------------------------------------- */
+
+/* The calls by which the journal changes files come here instead of to the C library: the process dies in the n-th one. */
+typedef enum moment { BEFORE, HALF_DONE, AFTER, MOMENTS } moment;
+static struct { int n; moment at; bool is_on; } death;
+
+static bool is_last(moment at)
+{
+    if (!death.is_on || (at == BEFORE && --death.n) || death.n) return false;
+    return death.at == at;
+}
+
+static void die_if(bool now)
+{
+    if (now) kill(getpid(), SIGKILL);
+}
+
+ssize_t pwrite(int fd, const void *bytes, size_t n, off_t at)
+{
+    die_if(is_last(BEFORE));
+    bool half = is_last(HALF_DONE);
+    ssize_t wrote = syscall(SYS_pwrite64, fd, bytes, half ? n / 2 : n, at);
+    die_if(half || is_last(AFTER));
+    return wrote;
+}
+
+int ftruncate(int fd, off_t size)
+{
+    die_if(is_last(BEFORE));
+    int rc = (int)syscall(SYS_ftruncate, fd, size);
+    die_if(is_last(HALF_DONE) || is_last(AFTER));
+    return rc;
+}
+
+int rename(const char *old, const char *new)
+{
+    die_if(is_last(BEFORE));
+    int rc = renameat(AT_FDCWD, old, AT_FDCWD, new);
+    die_if(is_last(HALF_DONE) || is_last(AFTER));
+    return rc;
+}
+
+/* Whoever is only killed needs no disk. */
+int fdatasync(int fd)
+{
+    die_if(is_last(BEFORE));
+    int rc = death.is_on ? 0 : (int)syscall(SYS_fdatasync, fd);
+    die_if(is_last(HALF_DONE) || is_last(AFTER));
+    return rc;
+}
+
+int fsync(int fd) { return death.is_on ? 0 : (int)syscall(SYS_fsync, fd); }
+
+static int do_whole_job(void)
+{
+    cli_journal *j;
+    hearth_error error = {0};
+    int rc = cli_journal_open(&j, output, LINES, &error);
+    if (rc < 0) return rc;
+    cli_journal_set_slack(j, 100);
+    rc = cli_journal_begin(j, "a=1\n", false, &error);
+    for (int k = 0; k < LINES && rc == 0; k++) {
+        int64_t i = k * 5 % LINES;
+        const char *text = line_text(i);
+        if (!cli_journal_has(j, i)) rc = cli_journal_add(j, i, text, strlen(text), i % 4 == 0, &error);
+        if (rc == 0 && k % 3 == 0) rc = cli_journal_sync(j, true, &error);
+    }
+    if (rc == 0) rc = cli_journal_finish(j, &error);
+    cli_journal_close(&j);
+    return rc;
+}
+
+/* Another process does the job, and dies in its n-th call, or is done before. */
+static bool dies_in_call(int n, moment at)
+{
+    int status, pid = fork();
+    cr_assert_geq(pid, 0);
+    if (pid == 0) {
+        death.n = n;
+        death.at = at;
+        _exit(do_whole_job() == 0 ? 0 : 1);
+    }
+    cr_assert_eq(waitpid(pid, &status, 0), pid);
+    cr_assert(WIFSIGNALED(status) || WEXITSTATUS(status) == 0, "call %d, moment %d: it does not go on", n, (int)at);
+    return WIFSIGNALED(status);
+}
+
+/* In every call of a job in which the journal is written anew several times, and in one of the run that goes on then. */
+Test(journal, killed_in_any_call, .init = make_folder, .fini = remove_folder)
+{
+    death.is_on = true;
+    for (moment at = BEFORE; at < MOMENTS; at++) {
+        int n = 1;
+        for (; dies_in_call(n, at); n++) {
+            dies_in_call(1 + n * 7 % 11, at);
+            cr_assert_eq(do_whole_job(), 0, "call %d, moment %d", n, (int)at);
+            finish(open_journal("a=1\n", false, 0));
+            cr_assert(unlink(output) == 0 && unlink(path) == 0);
+        }
+        cr_assert_gt(n, 40);
+        cr_assert(unlink(output) == 0 && unlink(path) == 0);
+    }
+    death.is_on = false;
 }
 
 /* ---- job files ------------------------------------------------------------------------------------------------ */
