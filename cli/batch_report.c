@@ -21,7 +21,7 @@ static const char *time_text(double seconds, char out[32])
     return out;
 }
 
-/* "123 of 1000 lines, 45 prompt and 678 generated tokens, 90.1 tok/s, 12 s left". */
+/* "123 of 1000 lines, 12 s left, 90.1 tok/s (123.4 with prompts), 678 tokens generated": a narrow terminal cuts the end. */
 static void progress_text(cli_batch *b, double now, char *out, size_t size)
 {
     hearth_batch_counts c;
@@ -30,9 +30,9 @@ static void progress_text(cli_batch *b, double now, char *out, size_t size)
     double spent = now - b->started;
     int64_t done = cli_journal_count(b->journal), here = done - b->done_before;
     if (here > 0) time_text(spent * (double)(b->end - done) / (double)here, left);
-    snprintf(out, size, "%" PRId64 " of %" PRId64 " lines, %" PRId64 " tokens generated, %.1f tok/s (%.1f with prompts)%s%s%s", done,
-             b->end, c.generated_tokens, rate(c.generated_tokens, spent),
-             rate(c.generated_tokens + c.prompt_tokens - c.reused_tokens, spent), left[0] ? ", " : "", left, left[0] ? " left" : "");
+    snprintf(out, size, "%" PRId64 " of %" PRId64 " lines%s%s%s, %.1f tok/s (%.1f with prompts), %" PRId64 " tokens generated",
+             done, b->end, left[0] ? ", " : "", left, left[0] ? " left" : "", rate(c.generated_tokens, spent),
+             rate(c.generated_tokens + c.prompt_tokens - c.reused_tokens, spent), c.generated_tokens);
 }
 
 /* On a terminal a line that is drawn over itself; in a log a line a minute. */

@@ -350,6 +350,24 @@ BATCH_TEST(summary_counts)
     spawned_free(&s);
 }
 
+/* On a terminal of 80 columns, too, one sees how long it will take. */
+BATCH_TEST(progress_on_a_terminal)
+{
+    NEED_MODEL();
+    if (!terminal_is_there()) cr_skip_test("no pseudo-terminals here (/dev/pts)");
+    FILE *file = fopen(jobs, "wb");
+    cr_assert(file != NULL);
+    for (int i = 0; i < 20000; i++) fputs("And Moses said\n", file);
+    fclose(file);
+    terminal t;
+    cr_assert(terminal_open(&t, (const char *const[]){"batch", "-m", model, "-i", jobs, "-o", out, "-n", "8", "-c", "64", NULL}));
+    cr_assert(terminal_expect(&t, " of 20000 lines", 60) && terminal_expect(&t, " left, ", 60) &&
+              terminal_expect(&t, " tok/s", 60), "%s", t.seen);
+    terminal_type(&t, "\x03");
+    cr_assert(terminal_expect(&t, "the same command goes on from here", 60), "%s", t.seen);
+    cr_assert_eq(terminal_close(&t), 130);
+}
+
 /* ---- the same results, however they come about ---------------------------------------------------------------- */
 
 BATCH_TEST(slots_threads_chunks_and_shards_do_not_matter)
