@@ -134,6 +134,9 @@ static int open_jobs(cli_batch *b)
     b->lines = b->end = end - b->first;
     if (o->limit && o->limit < (uint64_t)b->end) b->end = (int64_t)o->limit;
     if (b->jobs.n == 0) cli_note("%s has no lines", b->jobs.name);
+    if (b->jobs.n_refused && !o->check && !o->engine.quiet)
+        cli_note("%lld of %lld lines are in error, and will not be answered: --check lists them", (long long)b->jobs.n_refused,
+                 (long long)b->jobs.n);
     return -1;
 }
 

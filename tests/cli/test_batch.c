@@ -336,7 +336,7 @@ BATCH_TEST(summary_counts)
     make_jobs(10);
     spawned s = test_hearth(NULL, "batch", "-m", model, "-i", jobs, "-o", out, "--summary", summary, "-c", "128", "-np", "4");
     cr_assert_eq(s.code, 0, "%s", s.err);
-    cr_assert(strstr(s.err, "10 of 10; 2 are errors"), "%s", s.err);
+    cr_assert(strstr(s.err, "note: 2 of 10 lines are in error") && strstr(s.err, "10 of 10; 2 are errors"), "%s", s.err);
     char *text = read_whole(summary, NULL);
     cJSON *j = cJSON_Parse(text);
     cr_assert(cJSON_IsTrue(at(j, "complete")));
