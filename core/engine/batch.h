@@ -113,7 +113,7 @@ typedef struct ht_batch {
     uint64_t next_turn;
     ht_job **queue;                /* [queue_capacity], owned: those in [queue_first, queue_end) wait, in order */
     int64_t queue_first, queue_end, queue_capacity;
-    bool in_disorder;              /* requests were added since it was sorted */
+    int64_t n_new;                 /* requests that were added since it was sorted */
     ht_job **sorted;               /* [queue_capacity], owned, as all here: what sorting needs */
     ht_pack_item *items;
     int32_t *sort_order, *sort_scratch; /* [queue_capacity], [7 queue_capacity] */

@@ -5,6 +5,9 @@
 
 #include <string.h>
 
+/* The queue is sorted when one in so many is new: at every pass it would take much of a fast one. */
+enum { NEW_SHARE = 8 };
+
 void ht_job_close(ht_job **job)
 {
     ht_job *j = *job;
@@ -123,8 +126,8 @@ void ht_batch_sort(ht_batch *b)
     int32_t n = (int32_t)ht_batch_waiting(b), *s = b->sort_scratch;
     ht_job **queue = b->queue + b->queue_first;
 
-    if (!b->in_disorder || b->in_order) return;
-    b->in_disorder = false;
+    if (b->in_order || !b->n_new || b->n_new * NEW_SHARE < n) return;
+    b->n_new = 0;
     for (int32_t i = 0; i < n; i++) b->items[i] = (ht_pack_item){queue[i]->prompt, queue[i]->n_prompt, queue[i]->expected};
     const ht_pack_scratch scratch = {s, s + n, s + 2 * n, s + 3 * n, s + 5 * n};
     ht_pack_order(b->items, n, b->sort_order, &scratch);
@@ -180,7 +183,7 @@ int ht_batch_add(ht_batch *b, const ht_request *request, ht_error *err)
     }
     j->added = b->next_turn;
     b->queue[b->queue_end++] = j;
-    b->in_disorder = true;
+    b->n_new++;
     return 0;
 }
 
