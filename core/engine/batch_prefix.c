@@ -58,9 +58,9 @@ int32_t ht_prefix_expected(const ht_batch *b, const ht_job *j)
 bool ht_prefix_take(ht_batch *b, ht_row *row)
 {
     const ht_kv_table *from = &b->kept.table;
-    int32_t now = common(b->kept.tokens, b->kept.n, row->tokens, row->n), later = 0;
 
     if (!is_new(row)) return false;
+    int32_t now = common(b->kept.tokens, b->kept.n, row->tokens, row->n), later = 0;
     for (int32_t i = 0; i < b->slots; i++) {
         const ht_row *other = &b->rows[i];
         if (!other->job || other->turn >= row->turn) continue;
