@@ -4,7 +4,9 @@
 #include "tests/support/spawn.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const char *const commands[] = {"run", "batch", "bench", "eval", "inspect", "synth", "tokenize"};
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
@@ -145,6 +147,26 @@ Test(usage, environment_is_read_and_named)
     cr_assert_eq(s.code, 1);
     cr_assert(strstr(s.err, "given.gguf") && !strstr(s.err, "from-environment"), "%s", s.err);
     spawned_free(&s);
+}
+
+/* Without stderr, the file to be written is not what messages go to. */
+Test(usage, closed_streams_are_not_reused)
+{
+    char path[] = "/tmp/hearth-closed-XXXXXX", command[512], head[8] = "";
+    close(mkstemp(path));
+    const char *hearth = getenv("HEARTH_CLI");
+    if (!hearth) cr_skip_test("HEARTH_CLI is not set");
+    snprintf(command, sizeof command, "'%s' help >&- 2>%s", hearth, path);
+    cr_assert_eq(system(command), 1 << 8, "what could not be written is a failure");
+    snprintf(command, sizeof command, "'%s' inspect '%s' <&- >&- 2>&-", hearth, path);
+    cr_assert_eq(system(command), 1 << 8);
+    snprintf(command, sizeof command, "'%s' synth -o '%s' --layers 1 <&- >&- 2>&-", hearth, path);
+    cr_assert_eq(system(command), 0);
+    FILE *f = fopen(path, "r");
+    cr_assert_eq(fread(head, 1, 4, f), 4);
+    fclose(f);
+    cr_assert_str_eq(head, "GGUF");
+    remove(path);
 }
 
 Test(usage, missing_files_are_named)
