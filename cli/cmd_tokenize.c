@@ -34,15 +34,15 @@ static const cli_group groups[] = {
 static int64_t parse_ids(const hearth_vocab *vocab, const cli_text *text, int32_t **ids, char bad[64])
 {
     int64_t n = 0, room = 0;
-    const char *at = text->data ? text->data : "";
+    const char *at = text->data ? text->data : "", *end_of_text = at + text->size;
     for (;;) {
         at += strspn(at, " \t\r\n,[]");
-        if (!*at) return n;
+        if (at == end_of_text) return n;
         char *end;
         errno = 0;
         long long id = strtoll(at, &end, 10);
         size_t length = strcspn(at, " \t\r\n,[]");
-        if (end != at + length || errno || id < 0 || id >= hearth_vocab_size(vocab)) {
+        if (length == 0 || end != at + length || errno || id < 0 || id >= hearth_vocab_size(vocab)) {
             snprintf(bad, 64, "'%.*s'", length > 40 ? 40 : (int)length, at);
             return -EINVAL;
         }

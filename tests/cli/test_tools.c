@@ -84,6 +84,20 @@ Test(tools, tokenize_refuses_what_is_no_id, .init = find_data)
 
 /* ---- inspect, synth ------------------------------------------------------------------------------------------- */
 
+Test(tools, a_zero_byte_is_no_id, .init = find_data)
+{
+    NEED(vocab);
+    char path[] = "/tmp/hearth-ids-XXXXXX";
+    FILE *f = fdopen(mkstemp(path), "w");
+    fwrite("1 2\0003", 1, 5, f);
+    fclose(f);
+    spawned s = test_hearth(NULL, "tokenize", "-m", vocab, "--decode", "-f", path);
+    cr_assert_eq(s.code, 1, "%s", s.out);
+    cr_assert(strstr(s.err, "no token id"), "%s", s.err);
+    spawned_free(&s);
+    remove(path);
+}
+
 Test(tools, inspect_lists_tensors, .init = find_data)
 {
     NEED(model);
