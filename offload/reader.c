@@ -16,6 +16,18 @@ struct ht_reader {
     int first, n_finished;
 };
 
+/* Kernels before 5.6 have rings, but no plain read in them (nor a way to ask). */
+static int open_ring(struct io_uring *ring, int depth)
+{
+    int code = io_uring_queue_init((unsigned)depth, ring, 0);
+    if (code < 0) return code;
+    struct io_uring_probe *probe = io_uring_get_probe_ring(ring);
+    bool reads = probe && io_uring_opcode_supported(probe, IORING_OP_READ);
+    if (probe) io_uring_free_probe(probe);
+    if (!reads) io_uring_queue_exit(ring);
+    return reads ? 0 : -EOPNOTSUPP;
+}
+
 int ht_reader_open(ht_reader **out, int depth, bool use_uring, ht_error *err)
 {
     *out = NULL;
@@ -29,7 +41,7 @@ int ht_reader_open(ht_reader **out, int depth, bool use_uring, ht_error *err)
         return ht_fail(err, -ENOMEM, "out of memory opening a reader of depth %d", depth);
     }
     if (use_uring) {
-        int code = io_uring_queue_init((unsigned)depth, &r->ring, 0);
+        int code = open_ring(&r->ring, depth);
         r->uring = code == 0;
         if (code < 0) ht_log_once(HT_LOG_INFO, "io_uring is not available (%s), reading with pread", strerror(-code));
     }
