@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 typedef struct bytes {
@@ -264,6 +265,7 @@ int ht_gguf_writer_open(ht_gguf_writer **out, const char *path, uint64_t alignme
     ht_gguf_writer *w = ht_calloc(1, sizeof *w);
     if (!w) return ht_fail(err, -ENOMEM, "%s: out of memory", path);
     int rc;
+    struct stat st;
     size_t room = strlen(path) + 32;
     w->fd = -1;
     w->alignment = alignment;
@@ -271,6 +273,12 @@ int ht_gguf_writer_open(ht_gguf_writer **out, const char *path, uint64_t alignme
     w->temporary = ht_alloc(room, 1);
     if (!w->path || !w->temporary) {
         rc = ht_fail(err, -ENOMEM, "%s: out of memory", path);
+        goto fail;
+    }
+    /* Finishing renames the file into place: that must not take the place of a device, nor fail in the end. */
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode)) {
+        rc = ht_fail(err, S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL, "'%s' is %s", path,
+                     S_ISDIR(st.st_mode) ? "a directory, not a file" : "not a regular file");
         goto fail;
     }
     snprintf(w->temporary, room, "%s.%ld.tmp", path, (long)getpid());

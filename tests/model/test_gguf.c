@@ -425,4 +425,7 @@ Test(gguf_files, writer_round_trip, .init = make_folder, .fini = remove_folder)
     cr_assert_eq(ht_gguf_writer_open(&w, "/nonexistent/x.gguf", 0, &err), -ENOENT);
     cr_assert(strstr(err.text, "/nonexistent/x.gguf") != NULL);
     cr_assert_eq(ht_gguf_writer_open(&w, path, 48, &err), -EINVAL);
+    cr_assert_eq(ht_gguf_writer_open(&w, folder, 0, &err), -EISDIR);
+    cr_assert_eq(ht_gguf_writer_open(&w, "/dev/null", 0, &err), -EINVAL, "a device must not be replaced");
+    cr_assert(strstr(err.text, "/dev/null") != NULL);
 }
