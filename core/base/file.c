@@ -12,26 +12,27 @@
 /* A single read() moves at most 2 GiB - 4 KiB on Linux; whole mebibytes keep offsets aligned. */
 enum { READ_LIMIT = 1 << 30 };
 
+/* Opens what may be read to its end without waiting for anybody: a FIFO or a device has no end that must come. */
+static int open_regular(const char *path, int *out, struct stat *st, ht_error *err)
+{
+    int rc = 0, fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* non-blocking: a FIFO must not hang us */
+    if (fd < 0) return ht_fail(err, -errno, "cannot open '%s': %s", path, strerror(errno));
+    if (fstat(fd, st) < 0) rc = ht_fail(err, -errno, "cannot stat '%s': %s", path, strerror(errno));
+    else if (S_ISDIR(st->st_mode)) rc = ht_fail(err, -EISDIR, "'%s' is a directory, not a file", path);
+    else if (!S_ISREG(st->st_mode)) rc = ht_fail(err, -EINVAL, "'%s' is not a regular file", path);
+    if (rc < 0) close(fd);
+    else *out = fd;
+    return rc;
+}
+
 int ht_file_open(ht_file *out, const char *path, ht_error *err)
 {
     *out = (ht_file){.fd = -1};
     int rc;
     void *map = MAP_FAILED;
     struct stat st;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* non-blocking: a FIFO must not hang us */
-    if (fd < 0) return ht_fail(err, -errno, "cannot open '%s': %s", path, strerror(errno));
-    if (fstat(fd, &st) < 0) {
-        rc = ht_fail(err, -errno, "cannot stat '%s': %s", path, strerror(errno));
-        goto fail;
-    }
-    if (S_ISDIR(st.st_mode)) {
-        rc = ht_fail(err, -EISDIR, "'%s' is a directory, not a file", path);
-        goto fail;
-    }
-    if (!S_ISREG(st.st_mode)) {
-        rc = ht_fail(err, -EINVAL, "'%s' is not a regular file", path);
-        goto fail;
-    }
+    int fd;
+    if ((rc = open_regular(path, &fd, &st, err)) < 0) return rc;
     if (st.st_size > 0) {
         map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
         if (map == MAP_FAILED) {
@@ -85,15 +86,16 @@ int ht_file_read(const ht_file *file, uint64_t offset, void *dst, size_t bytes, 
     return 0;
 }
 
-/* Pipes (process substitution, /dev/stdin) are welcome here, so the size is only known at the end. */
+/* A file may grow or shrink meanwhile, so the size is only known at the end. */
 int ht_file_slurp(const char *path, size_t limit, char **out, size_t *out_size, ht_error *err)
 {
     *out = NULL;
     int rc;
     char *text = NULL;
     size_t size = 0, room = 0;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return ht_fail(err, -errno, "cannot open '%s': %s", path, strerror(errno));
+    int fd;
+    struct stat st;
+    if ((rc = open_regular(path, &fd, &st, err)) < 0) return rc;
     for (;;) {
         if (room - size < 2) { /* one byte to read, one for the NUL */
             size_t larger = room ? room * 2 : 16384; /* room <= 2 * limit + 16384, which never overflows below */

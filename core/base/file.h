@@ -23,7 +23,7 @@ void ht_file_close(ht_file *file);
  * when the file ends early. */
 int ht_file_read(const ht_file *file, uint64_t offset, void *dst, size_t bytes, ht_error *err);
 
-/* A whole small file as a NUL-terminated string, freed by ht_free; refuses more than `limit` bytes (-EFBIG). */
+/* A whole small regular file as a NUL-terminated string, freed by ht_free; refuses more than `limit` bytes (-EFBIG). */
 int ht_file_slurp(const char *path, size_t limit, char **out, size_t *out_size, ht_error *err);
 
 #endif
