@@ -4,7 +4,8 @@
  * - Q and K are somewhat larger: attention scores have a deviation of 2, so attention picks a few tokens, not the
  *   mean of all, and what it picks depends on the position.
  * - The outputs of all attention blocks and FFNs together are 1.5 times the embedding, so the next token depends on
- *   the context as much as on the last token.
+ *   the context as much as on the last token; 3 times with a tied output matrix, whose small models would otherwise go
+ *   round in circles now and then.
  * - With a tied output matrix, the embedding of the last token must be a small part of the final state, or the model
  *   would say the same token again: its logit stands out from the others by sqrt(d) / gain deviations, where the best
  *   of V random ones is at about 4. The last FFN alone is that loud (gain sqrt(d)): were all layers, each would
@@ -159,7 +160,8 @@ static void choose_scales(plan *p)
 {
     double d = p->s.n_embd, q = (double)p->s.n_heads * p->s.head_dim, f = p->s.n_ff;
     double embedding = p->s.tied ? 4.0 / sqrt(d) : 1.0;
-    double branch = 1.5 * embedding / sqrt(2.0 * p->s.n_layers); /* deviation that one block adds */
+    /* Deviation that one block adds; the last FFN of a tied model does not count. */
+    double branch = p->s.tied ? 3.0 * embedding / sqrt(2.0 * p->s.n_layers - 1) : 1.5 * embedding / sqrt(2.0 * p->s.n_layers);
     /* sqrt(E[act(g)^2]) for g normal: silu 0.597, relu sqrt(1/2). */
     double hidden = p->relu ? 0.7071 : 0.597;
     p->sigma[HT_SYNTH_EMBEDDING] = (float)embedding;

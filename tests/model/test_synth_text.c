@@ -55,6 +55,7 @@ Test(synth_text, does_not_repeat_itself, .timeout = 240)
         {"f16 relu", {.type = "f16", .n_vocab = 2000, .activation = "relu", .seed = 5}},
         {"q4_k_m", {.type = "q4_k_m", .n_vocab = 2000, .seed = 6}},
         {"tied", {.type = "q8_0", .n_vocab = 2000, .tied = true, .seed = 7}},
+        {"tied and tiny", {.tied = true, .seed = 1}},
         {"deep and narrow", {.type = "q4_1", .n_layers = 24, .n_embd = 128, .n_ff = 256, .n_heads = 4, .n_kv_heads = 1,
                              .n_vocab = 2000, .tied = true, .seed = 8}},
     };
