@@ -648,6 +648,8 @@ void hearth_sampler_close(hearth_sampler **sampler)
     *sampler = NULL;
 }
 
+void hearth_sampler_seed(hearth_sampler *sampler, uint64_t seed) { sampler->sampler->options.seed = seed; }
+
 int32_t hearth_sample(hearth_sampler *sampler, const hearth_session *session, hearth_sampled *detail)
 {
     const ht_session *s = session->session;

@@ -202,6 +202,8 @@ typedef struct hearth_sampled {
 HEARTH_API int hearth_sampler_open(hearth_sampler **out, const hearth_engine *engine,
                                    const hearth_sampler_options *options, hearth_error *error);
 HEARTH_API void hearth_sampler_close(hearth_sampler **sampler);
+/* Draws from now on by this seed: another answer to the same prompt. */
+HEARTH_API void hearth_sampler_seed(hearth_sampler *sampler, uint64_t seed);
 /* Chooses the next token of a session; `detail` may be NULL. -ENODATA: the session has no logits;
  * -ERANGE: none of them is a number. */
 HEARTH_API int32_t hearth_sample(hearth_sampler *sampler, const hearth_session *session, hearth_sampled *detail);

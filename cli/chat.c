@@ -233,7 +233,7 @@ static void help(void)
     fputs("  /help           this\n"
           "  /clear          forget the conversation, keep the system message\n"
           "  /system TEXT    forget the conversation, with TEXT as the system message\n"
-          "  /retry          answer the last message again\n"
+          "  /retry          another answer to the last message\n"
           "  /stats          speed, and how full the context is\n"
           "  /exit           leave (also Ctrl-D)\n"
           "A line that ends in \\ goes on in the next. Ctrl-C stops an answer; while none is given, it leaves.\n",
@@ -248,13 +248,15 @@ static void set_system(terminal *t, const char *text)
     t->chat->n_ids = 0;
 }
 
-/* Drops the last answer and everything after its question; false when there is none. */
+/* Drops the last answer and everything after its question; false when there is none. Draws depend on seed and place
+ * alone, so another answer needs another seed. */
 static bool retry(terminal *t)
 {
     int n = t->chat->n;
     if (n <= t->first_message + 1) return false;
     cli_chat_drop(t->chat, n - 1);
     t->chat->n_ids = 0; /* told ends with the dropped answer */
+    hearth_sampler_seed(t->g->sampler, ++t->g->seed);
     return true;
 }
 

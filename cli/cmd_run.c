@@ -147,7 +147,7 @@ static void finish(runner *r, cli_timings *timings)
 static cli_generation generation(const runner *r)
 {
     return (cli_generation){
-        .session = r->session, .sampler = r->sampler, .vocab = hearth_engine_vocab(r->engine),
+        .session = r->session, .sampler = r->sampler, .seed = r->seed, .vocab = hearth_engine_vocab(r->engine),
         .stop = &r->o->sampling.stop, .context = r->info.n_context, .limit = r->o->sampling.n_predict,
         .ignore_eos = r->o->sampling.ignore_eos, .detail = r->o->sampling.logprobs > 0,
         .speculation = cli_speculation(&r->o->sampling),

@@ -36,6 +36,7 @@ int cli_sampler_open(const char *command, const cli_sampling_options *options, c
 typedef struct cli_generation {
     hearth_session *session;         /* borrowed, all; the prompt is in it */
     hearth_sampler *sampler;
+    uint64_t seed;                   /* the sampler's */
     const hearth_vocab *vocab;
     const cli_list *stop;
     int32_t context;                 /* most tokens of the session, for messages */

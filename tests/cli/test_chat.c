@@ -51,6 +51,33 @@ Test(chat, commands_turns_and_leaving, .init = find_model)
     cr_assert_eq(terminal_close(&t), 0);
 }
 
+/* /retry draws as the next seed does. */
+Test(chat, retry_gives_another_answer, .init = find_model)
+{
+    NEED_MODEL();
+    terminal t;
+    spawned with[2];
+    for (int i = 0; i < 2; i++) {
+        with[i] = test_hearth("x", "run", "-m", model, "--chat-template", "chatml", "-n", "8", "--temp", "1", "--ignore-eos",
+                              "-q", "-s", i ? "2" : "1");
+        cr_assert_eq(with[i].code, 0, "%s", with[i].err);
+        with[i].out[strcspn(with[i].out, "\n")] = '\0';
+    }
+    cr_assert(with[0].out[0] && strcmp(with[0].out, with[1].out) != 0);
+    cr_assert(terminal_open(&t, (const char *const[]){"run", "-m", model, "--chat-template", "chatml", "-n", "8", "--temp", "1",
+                                                      "--ignore-eos", "-s", "1", NULL}));
+    EXPECT(&t, "> ");
+    terminal_type(&t, "x\n");
+    EXPECT(&t, with[0].out);
+    EXPECT(&t, "> ");
+    terminal_type(&t, "/retry\n");
+    EXPECT(&t, with[1].out);
+    EXPECT(&t, "> ");
+    terminal_type(&t, "/exit\n");
+    cr_assert_eq(terminal_close(&t), 0);
+    for (int i = 0; i < 2; i++) spawned_free(&with[i]);
+}
+
 Test(chat, ctrl_c_stops_the_answer_then_leaves, .init = find_model)
 {
     NEED_MODEL();
