@@ -4,6 +4,7 @@
 #include "core/base/memory.h"
 #include "core/base/random.h"
 #include "tests/support/harness.h"
+#include "tests/support/store_wrap.h"
 #include "tests/support/tiny_model.h"
 
 #include <string.h>
@@ -20,14 +21,14 @@ void ht_rig_open(ht_rig *rig, const ht_rig_options *o)
     int32_t pages = o->kv_pages ? o->kv_pages : limits.sequences * ht_kv_pages_of(limits.context);
 
     memset(rig, 0, sizeof *rig);
-    rig->fake = o->fake;
+    rig->fake = o->fake || test_store_is_fake();
     ht_tiny_model_init(&rig->model);
     limits.shape = rig->model.shape;
     /* KV in F32: rounded to 16 bits, the small difference between the classes would often vanish. */
     cr_assert(ht_kv_layout_init(&limits.kv, &limits.shape, HT_F32, HT_F32, &err) == 0, "%s", err.text);
     cr_assert(ht_ref_backend_open(&rig->backend, &limits, &err) == 0, "%s", err.text);
     cr_assert(ht_tiny_store_open(&rig->store, &rig->model, &limits.kv, pages, &err) == 0, "%s", err.text);
-    if (o->fake) {
+    if (rig->fake) {
         ht_fake_store_options fake = {.seed = 5, .max_delay_us = 30};
         ht_store *inner = rig->store;
         cr_assert(ht_fake_store_open(&rig->store, inner, &rig->model, &fake, &err) == 0, "%s", err.text);

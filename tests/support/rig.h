@@ -7,7 +7,7 @@
 #include "tests/support/ref_backend.h"
 
 typedef struct ht_rig_options {
-    bool fake;                          /* the fake store, with delays */
+    bool fake;                          /* the fake store, with delays; also by HEARTH_TEST_STORE=fake */
     int32_t columns, chunk, sequences;  /* 0: 64, columns, 4 */
     int32_t context, kv_pages;          /* 0: 512, enough for all sessions */
 } ht_rig_options;
