@@ -1,0 +1,70 @@
+/* hearth.h as a whole: every allocation of opening an engine and what belongs to it fails once, and everything that was
+ * open by then is given back. */
+#include "tests/support/data.h"
+#include "tests/support/fail.h"
+#include "tests/support/harness.h"
+
+#include "hearth.h"
+
+#include <stdio.h>
+#include <string.h>
+
+typedef struct opened {
+    char path[TEST_PATH_MAX];
+    const char *device;
+    hearth_engine *engine;
+    hearth_session *session, *fork;
+    hearth_sampler *sampler;
+    hearth_text *text;
+    hearth_vocab *vocab;
+} opened;
+
+static void close_all(void *context)
+{
+    opened *o = context;
+    hearth_vocab_close(&o->vocab);
+    hearth_text_close(&o->text);
+    hearth_sampler_close(&o->sampler);
+    hearth_session_close(&o->fork);
+    hearth_session_close(&o->session);
+    hearth_engine_close(&o->engine);
+}
+
+static int open_all(void *context, ht_error *err)
+{
+    opened *o = context;
+    hearth_error e = {0};
+    const char *stop[] = {"x", "yz"};
+    const struct hearth_logit_bias bias[] = {{1, -1.0f}};
+    const int32_t tokens[] = {1, 2, 3};
+    const hearth_options options = {
+        .model = o->path, .device = o->device, .vram = 64 << 20, .threads = 2, .context = 32, .sessions = 2, .quiet = true};
+
+    int r = hearth_engine_open(&o->engine, &options, &e);
+    if (r >= 0) r = hearth_session_open(&o->session, o->engine, &(hearth_session_options){0}, &e);
+    if (r >= 0) r = hearth_session_sync(o->session, tokens, 3, &e);
+    if (r >= 0) r = hearth_session_fork(&o->fork, o->session, &(hearth_session_options){.id = 1}, &e);
+    if (r >= 0)
+        r = hearth_sampler_open(&o->sampler, o->engine, &(hearth_sampler_options){.logit_bias = bias, .n_logit_bias = 1}, &e);
+    if (r >= 0)
+        r = hearth_text_open(&o->text, hearth_engine_vocab(o->engine), &(hearth_text_options){.stop = stop, .n_stop = 2}, &e);
+    if (r >= 0) r = hearth_vocab_open(&o->vocab, o->path, &e);
+    if (r >= 0)
+        r = (int)hearth_chat_encode(o->vocab, "chatml", &(hearth_message){"user", "hello"}, 1, true, 0, NULL, 0, &e);
+    if (r >= 0) return 0;
+    close_all(o);
+    cr_assert(e.code == r, "the error has the code that is returned: %d, %d (%s)", e.code, r, e.text);
+    return ht_fail(err, r, "%s", e.text);
+}
+
+static void fail_everywhere(const char *path, const char *device)
+{
+    opened o = {.device = device};
+    cr_assert(test_data(o.path, path), "no %s", path);
+    if (!strstr(path, ".gguf")) *strrchr(o.path, '/') = '\0';
+    cr_assert_gt(test_fail_each_allocation(open_all, close_all, &o), 50);
+}
+
+Test(public, any_allocation_may_fail, .timeout = 120) { fail_everywhere("models/arch/llama/llama.gguf", NULL); }
+Test(public, any_allocation_of_a_folder_may_fail, .timeout = 120) { fail_everywhere("models/arch/phi3/config.json", NULL); }
+Test(public, any_allocation_on_a_device_may_fail, .timeout = 120) { fail_everywhere("models/arch/llama/llama.gguf", "emu"); }
