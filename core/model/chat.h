@@ -25,17 +25,31 @@ const char *ht_chat_name(ht_chat_format format);
  * literal in the source. NUL-terminated and cut to `capacity`; returns its length, 0: none. */
 size_t ht_chat_default_system(const char *template_source, char *out, size_t capacity);
 
+/* Where the text is a message's own words: nothing spelled there may count as a control token. */
+typedef struct ht_chat_quotes { ht_text_span *spans; int32_t n; } ht_chat_quotes; /* room for 2 a message, and 1 */
+
 /* Writes the prompt (without BOS, which encoding adds) and, if `open_answer`, the opening of the assistant's turn, to
  * be encoded by ht_tokenizer_encode_quoted. Writes at most `capacity` bytes and no NUL, returns the length needed, or an error
  * that names the role it cannot place. A default system message that a model's template inserts (e.g. SmolLM2's) is
  * given by `default_system`, or NULL. */
-/* Where the text is a message's own words: nothing spelled there may count as a control token. */
-typedef struct ht_chat_quotes { ht_text_span *spans; int32_t n; } ht_chat_quotes; /* room for 2 a message, and 1 */
-
-/* As ht_chat_render, with quotes->spans filled in; NULL: not wanted. */
-int64_t ht_chat_render_quoted(ht_chat_format format, const char *default_system, const ht_chat_message *messages, int n,
-                              bool open_answer, char *out, int64_t capacity, ht_chat_quotes *quotes, ht_error *err);
 int64_t ht_chat_render(ht_chat_format format, const char *default_system, const ht_chat_message *messages, int n,
                        bool open_answer, char *out, int64_t capacity, ht_error *err);
+/* The same, with quotes->spans filled in; NULL: not wanted. */
+int64_t ht_chat_render_quoted(ht_chat_format format, const char *default_system, const ht_chat_message *messages, int n,
+                              bool open_answer, char *out, int64_t capacity, ht_chat_quotes *quotes, ht_error *err);
+
+/* ---- in a model's own format (chat_prompt.c) ---- */
+
+typedef struct ht_chat_prompt {
+    const char *format;               /* by name; NULL: by the model's template, with its default system message */
+    const ht_chat_message *messages;  /* [n] */
+    int n;
+    bool open_answer;
+} ht_chat_prompt;
+
+int64_t ht_chat_prompt_render(const ht_tokenizer *t, const ht_chat_prompt *p, char *out, int64_t capacity, ht_error *err);
+/* The ids of the text from byte `from` on; contract: hearth_chat_encode. */
+int64_t ht_chat_prompt_encode(const ht_tokenizer *t, const ht_chat_prompt *p, int64_t from, int32_t *ids, int64_t capacity,
+                              ht_error *err);
 
 #endif

@@ -308,6 +308,13 @@ int ht_model_open(ht_model **out, const char *path, ht_error *err)
     return 0;
 }
 
+uint64_t ht_model_token_bytes(const ht_model *m)
+{
+    const ht_tensor_info *t = &m->dir->tensors[m->embd.tensor];
+    if (m->output.tensor == m->embd.tensor) return m->weight_bytes; /* the table is read as the output matrix */
+    return m->weight_bytes - (t->bytes - ht_row_bytes(ht_type_get(t->type), t->dim[0]));
+}
+
 void ht_model_fit_context(ht_model *m, int32_t context)
 {
     ht_rope *rope = &m->shape.rope;

@@ -99,6 +99,8 @@ typedef struct ht_model {
  * hearth knows it does not have. */
 int ht_model_open(ht_model **out, const char *path, ht_error *err);
 void ht_model_close(ht_model **model);
+/* Weight bytes read for one generated token: of the embedding, one row. */
+uint64_t ht_model_token_bytes(const ht_model *model);
 /* Fits the model to a context of that many tokens, before anything is computed: LongRoPE (phi-3) has one set of
  * divisors for contexts up to the original one and another for longer ones, which changes all positions. */
 void ht_model_fit_context(ht_model *model, int32_t context);

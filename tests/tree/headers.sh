@@ -5,7 +5,7 @@ set -u
 cd "$1" || exit 1
 cc=$2 cxx=$3 checked=0 bad=0
 flags="-I. -D_GNU_SOURCE -fsyntax-only -Wall -Wextra -Werror -Wno-unused-function"
-for header in hearth.h $(find core cpu gpu offload predictor cli tests/support -name '*.h' 2>/dev/null | sort); do
+for header in hearth.h $(find api core cpu gpu offload predictor cli tests/support -name '*.h' 2>/dev/null | sort); do
     case $header in
     *_avx2.h) level=${FLAGS_AVX2:-} ;;
     *_avx512.h) level=${FLAGS_AVX512:-} ;;

@@ -1,8 +1,9 @@
 /* Who may include whom (docs/architecture.md): read from the sources themselves.
  *
  * A source belongs to the part that its folder names. Inside core: base <- model <- ports <- engine. cpu, gpu, offload
- * and predictor know core up to its ports, and not each other. cli knows hearth.h. hearth.c knows everybody. Includes
- * name files from the root, so that none can hide behind a relative path. CUDA stays in gpu, io_uring in offload. */
+ * and predictor know core up to its ports, and not each other. api knows core and hearth.h, cli knows hearth.h. hearth.c
+ * knows everybody. Includes name files from the root, so that none can hide behind a relative path. CUDA stays in gpu,
+ * io_uring in offload. */
 #include "tests/support/data.h"
 #include "tests/support/harness.h"
 
@@ -28,9 +29,10 @@ static const part parts[] = {
     {"gpu/", {"core/base/", "core/model/", "core/ports/"}},
     {"offload/", {"core/base/", "core/model/", "core/ports/"}},
     {"predictor/", {"core/base/", "core/model/", "core/ports/"}},
+    {"api/", {"hearth.h", "core/"}},
     {"cli/", {"hearth.h"}},
     {"hearth.h", {NULL}},
-    {"hearth.c", {"hearth.h", "core/", "cpu/", "gpu/", "offload/", "predictor/"}},
+    {"hearth.c", {"hearth.h", "api/", "core/", "cpu/", "gpu/", "offload/", "predictor/"}},
     {"tests/", {"hearth.h", "core/", "cpu/", "gpu/", "offload/", "predictor/", "cli/"}},
     {"bench/", {"hearth.h", "core/", "cpu/", "gpu/", "offload/", "predictor/"}},
 };
@@ -184,6 +186,8 @@ Test(includes, planted_violations_are_caught)
         {"gpu/kernels.cu", "#include \"offload/plan.h\"\n"},
         {"offload/plan.c", "#include \"predictor/hotness.h\"\n"},
         {"predictor/hotness.c", "#include \"offload/plan.h\"\n"},
+        {"api/session.c", "#include \"cpu/host.h\"\n"},
+        {"cli/run.c", "#include \"api/handles.h\"\n"},
         {"cli/run.c", "#include \"core/base/error.h\"\n"},
         {"cli/run.c", "#include \"cpu/host.h\"\n"},
         {"hearth.h", "#include \"core/base/error.h\"\n"},
@@ -209,7 +213,8 @@ Test(includes, what_is_allowed_passes)
         {"cpu/kernels.c", "#include \"cpu/kernels.h\"\n// #include \"gpu/device.h\"\n"},
         {"gpu/device.c", "#include <cuda_runtime.h>\n#include \"core/ports/ops.h\"\n"},
         {"cli/run.c", "#include \"hearth.h\"\n#include \"cli/options.h\"\n#include <cjson/cJSON.h>\n"},
-        {"hearth.c", "#include \"cpu/host.h\"\n#include \"offload/ram_store.h\"\n#include \"hearth.h\"\n"},
+        {"api/session.c", "#include \"core/engine/session.h\"\n#include \"hearth.h\"\n"},
+        {"hearth.c", "#include \"api/handles.h\"\n#include \"cpu/host.h\"\n#include \"offload/ram_store.h\"\n#include \"hearth.h\"\n"},
     };
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
         cr_expect_eq(plant(good[i].path, good[i].text), 0, "%s: %s", good[i].path, report);

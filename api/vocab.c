@@ -1,0 +1,111 @@
+/* Vocabularies and chats of the public API. */
+#include "api/handles.h"
+#include "core/base/memory.h"
+#include "core/model/chat.h"
+#include "core/model/safetensors.h"
+#include "core/model/tokenizer.h"
+
+#include <string.h>
+
+const hearth_vocab *hearth_engine_vocab(const hearth_engine *engine) { return &engine->vocab; }
+
+int hearth_vocab_open(hearth_vocab **out, const char *path, hearth_error *error)
+{
+    ht_error err = {0};
+    ht_gguf gguf = {0};
+    hearth_vocab *v = ht_calloc(1, sizeof(*v));
+
+    *out = NULL;
+    bool folder = ht_is_folder(path);
+    int r = !v       ? ht_fail(&err, -ENOMEM, "out of memory for a vocabulary")
+            : folder ? ht_tokenizer_from_hf(&v->tokenizer, path, &err)
+                     : ht_gguf_open(&gguf, path, &err);
+    if (folder && r < 0) ht_error_prefix(&err, "%s", path);
+    if (r >= 0 && !folder) {
+        r = ht_tokenizer_from_gguf(&v->tokenizer, &gguf, &err);
+        ht_gguf_close(&gguf);
+        if (r < 0) ht_error_prefix(&err, "%s", path);
+    }
+    if (r < 0) hearth_vocab_close(&v);
+    else *out = v;
+    return ht_give_error(r < 0 ? r : 0, &err, error);
+}
+
+void hearth_vocab_close(hearth_vocab **vocab)
+{
+    if (!*vocab) return;
+    ht_tokenizer_close(&(*vocab)->tokenizer);
+    ht_free(*vocab);
+    *vocab = NULL;
+}
+
+int64_t hearth_encode(const hearth_vocab *vocab, const char *text, size_t bytes, unsigned flags, int32_t *ids,
+                      int64_t capacity, hearth_error *error)
+{
+    ht_error err = {0};
+    unsigned f = (flags & HEARTH_BOS ? HT_ENCODE_BOS : 0) | (flags & HEARTH_SPECIAL ? HT_ENCODE_SPECIAL : 0);
+    int64_t n = ht_tokenizer_encode(vocab->tokenizer, text, bytes, f, ids, capacity, &err);
+
+    return n < 0 ? ht_give_error((int)n, &err, error) : n;
+}
+
+int64_t hearth_decode(const hearth_vocab *vocab, const int32_t *ids, int64_t n, bool special, char *out,
+                      int64_t capacity)
+{
+    return ht_tokenizer_decode(vocab->tokenizer, ids, n, special, out, capacity);
+}
+
+int32_t hearth_vocab_size(const hearth_vocab *vocab) { return ht_tokenizer_size(vocab->tokenizer); }
+
+bool hearth_vocab_is_end(const hearth_vocab *vocab, int32_t id)
+{
+    return ht_tokenizer_is_end(vocab->tokenizer, id);
+}
+
+int hearth_stream_decode(const hearth_vocab *vocab, hearth_stream *stream, int32_t id, char *out, int capacity)
+{
+    ht_utf8_stream s;
+
+    _Static_assert(sizeof(s) <= sizeof(stream->state), "the public stream holds the internal one");
+    memcpy(&s, stream->state, sizeof(s));
+    int n = ht_tokenizer_stream(vocab->tokenizer, &s, id, out, capacity);
+    memcpy(stream->state, &s, sizeof(s));
+    return n;
+}
+
+/* The prompt with messages of the inner type, which the caller frees. */
+static int open_prompt(ht_chat_prompt *out, ht_chat_message **messages, const char *format, const hearth_message *from,
+                       int n, bool open_answer, ht_error *err)
+{
+    *messages = n < 0 ? NULL : ht_alloc((size_t)n, sizeof(**messages));
+    if (!*messages) return ht_fail(err, n < 0 ? -EINVAL : -ENOMEM, "no room for %d messages", n);
+    for (int i = 0; i < n; i++) (*messages)[i] = (ht_chat_message){from[i].role, from[i].content};
+    *out = (ht_chat_prompt){format, *messages, n, open_answer};
+    return 0;
+}
+
+int64_t hearth_chat_render(const hearth_vocab *vocab, const char *format, const hearth_message *messages, int n,
+                           bool open_answer, char *out, int64_t capacity, hearth_error *error)
+{
+    ht_error err = {0};
+    ht_chat_prompt prompt;
+    ht_chat_message *inner;
+
+    int64_t r = open_prompt(&prompt, &inner, format, messages, n, open_answer, &err);
+    if (r >= 0) r = ht_chat_prompt_render(vocab->tokenizer, &prompt, out, capacity, &err);
+    ht_free(inner);
+    return r < 0 ? ht_give_error((int)r, &err, error) : r;
+}
+
+int64_t hearth_chat_encode(const hearth_vocab *vocab, const char *format, const hearth_message *messages, int n,
+                           bool open_answer, int64_t from, int32_t *ids, int64_t capacity, hearth_error *error)
+{
+    ht_error err = {0};
+    ht_chat_prompt prompt;
+    ht_chat_message *inner;
+
+    int64_t r = open_prompt(&prompt, &inner, format, messages, n, open_answer, &err);
+    if (r >= 0) r = ht_chat_prompt_encode(vocab->tokenizer, &prompt, from, ids, capacity, &err);
+    ht_free(inner);
+    return r < 0 ? ht_give_error((int)r, &err, error) : r;
+}
