@@ -5,15 +5,16 @@
  * once for each kind of layer. */
 #include "core/base/file.h"
 #include "core/base/memory.h"
+#include "core/model/json.h"
 #include "core/model/model_arch.h"
 
-#include <cjson/cJSON.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #define MAX_CONFIG (1u << 20)
+#define MAX_VALUES (1u << 16)
 #define TWO_PI 6.283185307179586
 
 typedef struct reader {
@@ -317,7 +318,7 @@ static void read_all(reader *r)
 int ht_config_parse(ht_config *out, const char *text, size_t size, const char *name, ht_error *err)
 {
     *out = (ht_config){0};
-    cJSON *root = cJSON_ParseWithLength(text, size);
+    cJSON *root = ht_json_parse(text, size, MAX_VALUES);
     const cJSON *type = item_of(root, "model_type");
     reader r = {.root = root, .name = name, .shape = &out->shape, .out = out, .err = err};
     if (!cJSON_IsObject(root)) {

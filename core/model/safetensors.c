@@ -8,9 +8,9 @@
 #include "core/base/arith.h"
 #include "core/base/cursor.h"
 #include "core/base/memory.h"
+#include "core/model/json.h"
 #include "core/model/names.h"
 
-#include <cjson/cJSON.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -21,7 +21,7 @@
 #define MAX_HEADER (100u << 20)  /* the format's own limit */
 #define MAX_INDEX (256u << 20)
 #define MAX_TENSORS (1 << 18)
-#define MAX_COMMAS (8 * MAX_TENSORS) /* in JSON that lists tensors: five a tensor, one in an index */
+#define MAX_VALUES (8 * MAX_TENSORS) /* of JSON that lists tensors: six a tensor, one in an index */
 #define MAX_NAME 512
 #define MAX_SHARDS 1024
 
@@ -29,14 +29,6 @@ bool ht_is_folder(const char *path)
 {
     struct stat st;
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
-}
-
-/* A value of cJSON takes some 80 bytes, however short it was written: this bounds what "[0,0,0,..." makes of itself. */
-static cJSON *parse_json(const char *text, size_t n)
-{
-    size_t commas = 0;
-    for (size_t i = 0; i < n; i++) commas += text[i] == ',';
-    return commas > MAX_COMMAS ? NULL : cJSON_ParseWithLength(text, n);
 }
 
 /* ---- one tensor ---- */
@@ -177,7 +169,7 @@ int ht_safetensors_parse(ht_tensor_dir *out, const uint8_t *data, size_t size, u
                        " bytes; the file has %" PRIu64 " and the format allows %u", name, length, file_size, MAX_HEADER);
     const char *text = (const char *)ht_cursor_take(&c, length);
     if (!text) return ht_fail(err, -ENODATA, "%s: the header goes on", name);
-    cJSON *root = parse_json(text, (size_t)length);
+    cJSON *root = ht_json_parse(text, (size_t)length, MAX_VALUES);
     int rc = root ? take_tensors(out, root, 8 + length, file_size - 8 - length, name, err)
                   : ht_fail(err, -EINVAL, "%s: its header is not sound JSON, or has far too many values", name);
     cJSON_Delete(root);
@@ -296,7 +288,7 @@ int ht_safetensors_open(ht_tensor_dir *out, const char *folder, ht_error *err)
         else if ((rc = ht_file_slurp(path, MAX_INDEX, &text, &size, &first)) == -ENOENT)
             ht_fail(&first, rc, "%s has neither model.safetensors nor model.safetensors.index.json", folder);
         if (rc == 0) {
-            root = parse_json(text, size);
+            root = ht_json_parse(text, size, MAX_VALUES);
             rc = root ? open_shards(out, folder, cJSON_GetObjectItemCaseSensitive(root, "weight_map"), &first)
                       : ht_fail(&first, -EINVAL, "%s is not sound JSON, or has far too many values", path);
         }

@@ -4,13 +4,16 @@
  * by name. The JSON tree lives in cJSON's own memory and only while loading. */
 #include "core/base/file.h"
 #include "core/base/memory.h"
+#include "core/model/json.h"
 #include "core/model/tokenizer_internal.h"
 
-#include <cjson/cJSON.h>
 #include <stdio.h>
 
 #define MARK "\xe2\x96\x81" /* U+2581 */
-enum { PATH_MAX_HERE = 4096 };
+enum {
+    PATH_MAX_HERE = 4096,
+    MAX_VALUES = 8 << 20, /* a vocabulary of 262144 tokens with 515000 merges has 1.4 million */
+};
 
 static const char *text_of(const cJSON *object, const char *key)
 {
@@ -48,9 +51,9 @@ static int read_json(const char *dir, const char *name, bool needed, cJSON **out
     }
     int ret = read_text(path, 256u << 20, needed, &text, &size, err);
     if (ret < 0 || !text) return ret;
-    *out = cJSON_ParseWithLength(text, size);
+    *out = ht_json_parse(text, size, MAX_VALUES);
     ht_free(text);
-    return *out ? 0 : ht_fail(err, -EINVAL, "%s is not sound JSON", path);
+    return *out ? 0 : ht_fail(err, -EINVAL, "%s is not sound JSON, or has far too many values", path);
 }
 
 /* ---- model.vocab and added_tokens ----------------------------------------------------------------------- */

@@ -152,6 +152,24 @@ Test(tokenizer_hf, blanks_replaced_before_they_are_cut_at)
     test_temp_remove(f.path);
 }
 
+/* "[0,0,0,...": every two bytes would become a value of some 80. */
+Test(tokenizer_hf, far_too_many_values_are_refused, .timeout = 60)
+{
+    enum { VALUES = 9 << 20 };
+    folder f = {.t = NULL};
+    ht_error err = {0};
+    char *text = malloc(2 * VALUES + 2);
+    text[0] = '[';
+    for (int i = 0; i < VALUES; i++) memcpy(text + 1 + 2 * i, i + 1 < VALUES ? "0," : "0]", 2);
+    text[2 * VALUES + 1] = '\0';
+    test_temp_dir(f.path);
+    write_file(&f, "tokenizer.json", text);
+    cr_assert_eq(open_folder(&f, &err), -EINVAL);
+    cr_assert(strstr(err.text, "far too many values"), "%s", err.text);
+    test_temp_remove(f.path);
+    free(text);
+}
+
 Test(tokenizer_hf, what_is_not_supported_is_named)
 {
     static const struct { const char *json, *names; int code; } cases[] = {
