@@ -166,8 +166,8 @@ static int open_compute(stack *e, const settings *s, ht_error *err)
 
 static int open_tokenizer(stack *e, const char *path, ht_error *err)
 {
-    if (!e->model->folder) return ht_tokenizer_from_gguf(&e->api.vocab.tokenizer, &e->model->gguf, err);
-    int r = ht_tokenizer_from_hf(&e->api.vocab.tokenizer, path, err);
+    int r = e->model->folder ? ht_tokenizer_from_hf(&e->api.vocab.tokenizer, path, err)
+                             : ht_tokenizer_from_gguf(&e->api.vocab.tokenizer, &e->model->gguf, err);
     int32_t n = r < 0 ? 0 : ht_tokenizer_size(e->api.vocab.tokenizer), rows = e->model->shape.n_vocab;
     if (r >= 0 && n > rows) r = ht_fail(err, -EINVAL, "the tokenizer has %d tokens, the embedding %d rows", n, rows);
     return r < 0 ? ht_error_prefix(err, "%s", path) : r;

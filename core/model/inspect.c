@@ -4,6 +4,7 @@
 #include "core/base/memory.h"
 #include "core/model/model.h"
 #include "core/model/safetensors.h"
+#include "core/model/tokenizer.h"
 
 #include <cjson/cJSON.h>
 #include <inttypes.h>
@@ -252,7 +253,7 @@ static void report_text(const out *o, const ht_gguf *g, const ht_model *m, const
     if (m) shape_text(o, m);
     say(o, "checks");
     say(o, "  container          well-formed, all tensors inside the file");
-    if (m) say(o, "  model              can be run: %" PRIu64 " weights in %s", m->n_parameters, size_text(m->weight_bytes, size));
+    if (!why->text[0]) say(o, "  model              can be run: %" PRIu64 " weights in %s", m->n_parameters, size_text(m->weight_bytes, size));
     else say(o, "  model              cannot be run: %s", why->text);
 }
 
@@ -363,13 +364,22 @@ static int report_json(const out *o, const ht_gguf *g, const ht_model *m, const 
     cJSON_AddItemToObject(root, "sums", sums_json(g, s));
     cJSON_AddItemToObject(root, "tensors", tensors_json(&g->dir));
     cJSON_AddItemToObject(root, "model", m ? model_json(m) : cJSON_CreateNull());
-    if (!m) cJSON_AddStringToObject(root, "why_not", clean_of(why->text).text);
+    if (why->text[0]) cJSON_AddStringToObject(root, "why_not", clean_of(why->text).text);
     char *text = cJSON_PrintUnformatted(root);
     cJSON_Delete(root);
     if (!text) return ht_fail(err, -ENOMEM, "out of memory for the JSON of the file");
     o->line(o->user, text);
     cJSON_free(text);
     return 0;
+}
+
+/* A model runs with its vocabulary only. */
+static void check_vocabulary(const ht_model *m, const char *path, ht_error *why)
+{
+    ht_tokenizer *t = NULL;
+    int rc = m->folder ? ht_tokenizer_from_hf(&t, path, why) : ht_tokenizer_from_gguf(&t, &m->gguf, why);
+    if (rc < 0) ht_error_prefix(why, "%s", path);
+    ht_tokenizer_close(&t);
 }
 
 int ht_inspect(const char *path, bool json, ht_inspect_sink *line, void *user, ht_error *err)
@@ -384,6 +394,7 @@ int ht_inspect(const char *path, bool json, ht_inspect_sink *line, void *user, h
     if (rc < 0 && (rc = ht_is_folder(path) ? ht_safetensors_open(&alone.dir, path, err) : ht_gguf_open(&alone, path, err)) < 0)
         return rc;
     const ht_gguf *g = m ? &m->gguf : &alone;
+    if (m) check_vocabulary(m, path, &why);
     rc = add_up(&s, &g->dir, err);
     if (rc == 0 && json) rc = report_json(&o, g, m, &why, &s, err);
     else if (rc == 0) report_text(&o, g, m, &why, &s);

@@ -97,6 +97,29 @@ Test(inspect, a_model, .init = make_folder, .fini = remove_folder)
     cJSON_Delete(j);
 }
 
+/* Sound weights with a vocabulary of another kind. */
+Test(inspect, a_model_without_words, .init = make_folder, .fini = remove_folder)
+{
+    static const char key[] = "tokenizer.ggml.model";
+    static char head[4096];
+    ht_synth_options o = {.type = "q4_0", .n_layers = 1, .quiet = true};
+    cr_assert_eq(ht_synth(path, &o, &err), 0, "%s", err.text);
+    FILE *f = fopen(path, "r+");
+    cr_assert_eq(fread(head, 1, sizeof head, f), sizeof head);
+    const char *at = memmem(head, sizeof head, key, sizeof key - 1);
+    cr_assert(at != NULL);
+    fseek(f, (at - head) + (long)sizeof key - 1 + 4 + 8, SEEK_SET); /* its kind, and the length of "llama" */
+    fwrite("bert?", 1, 5, f);
+    fclose(f);
+    inspect(false);
+    has("cannot be run");
+    has("'bert?' is not supported");
+    inspect(true);
+    cJSON *j = cJSON_Parse(text);
+    cr_assert(cJSON_IsObject(cJSON_GetObjectItem(j, "model")) && cJSON_IsString(cJSON_GetObjectItem(j, "why_not")), "%s", text);
+    cJSON_Delete(j);
+}
+
 Test(inspect, hostile_text_and_no_model, .init = make_folder, .fini = remove_folder)
 {
     ht_gguf_writer *w;
