@@ -202,14 +202,33 @@ static int32_t find_bos(const hearth_vocab *vocab)
     return hearth_encode(vocab, "", 0, HEARTH_BOS, id, 2, &error) == 1 ? id[0] : -1;
 }
 
+/* Token i must mean the same on both sides. -1: the text becomes these ids on the other side, too. */
+static int check_other_side(const eval *e, const cli_text *text, size_t bytes, unsigned flags, const int32_t *ids, int64_t n)
+{
+    int32_t *other;
+    int64_t n_other;
+    hearth_error error = {0};
+    if (cli_encode(hearth_engine_vocab(e->b.engine), text->data, bytes, flags, &other, &n_other, &error) < 0)
+        return cli_fail("eval", "%s", error.text);
+    bool same = n == n_other && memcmp(ids, other, (size_t)n * sizeof *ids) == 0;
+    free(other);
+    if (same) return -1;
+    return cli_fail("eval", "%s and %s make other tokens of this text: they cannot be compared", e->a.path, e->b.path);
+}
+
 static int cut_windows(eval *e, const hearth_vocab *vocab, const cli_text *text, int32_t length, bool llama)
 {
     size_t bytes = e->o->bytes && e->o->bytes < text->size ? (size_t)e->o->bytes : text->size;
     int32_t *ids, bos = find_bos(vocab);
     int64_t n;
     hearth_error error = {0};
-    if (cli_encode(vocab, text->data, bytes, llama ? HEARTH_BOS : 0, &ids, &n, &error) < 0)
-        return cli_fail("eval", "%s", error.text);
+    unsigned flags = llama ? HEARTH_BOS : 0;
+    if (cli_encode(vocab, text->data, bytes, flags, &ids, &n, &error) < 0) return cli_fail("eval", "%s", error.text);
+    int code = e->o->against ? check_other_side(e, text, bytes, flags, ids, n) : -1;
+    if (code >= 0) {
+        free(ids);
+        return code;
+    }
     if (llama) cli_windows_llama(&e->windows, ids, n, length, bos);
     else cli_windows_reference(&e->windows, ids, n, length, bos);
     free(ids);

@@ -173,6 +173,22 @@ Test(tools, perplexity_is_the_reference, .init = find_data)
     spawned_free(&s);
 }
 
+Test(tools, other_vocabularies_are_not_compared, .init = find_data)
+{
+    NEED(model);
+    char folder[TEST_PATH_MAX], other[TEST_PATH_MAX + 16];
+    test_temp_dir(folder);
+    snprintf(other, sizeof other, "%s/other.gguf", folder);
+    spawned s = test_hearth(NULL, "synth", "-o", other, "--layers", "1", "--vocab-size", "4096", "-q");
+    cr_assert_eq(s.code, 0, "%s", s.err);
+    spawned_free(&s);
+    s = test_hearth(NULL, "eval", "-m", model, "-p", "In the beginning", "--against", other);
+    cr_assert_eq(s.code, 1);
+    cr_assert(strstr(s.err, "make other tokens"), "%s", s.err);
+    spawned_free(&s);
+    test_temp_remove(folder);
+}
+
 Test(tools, comparison_of_a_setting_with_itself_and_another, .init = find_data)
 {
     NEED(model);
