@@ -11,6 +11,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define OPEN_FILE "/proc/self/fd/%d"
+enum { OPEN_FILE_PATH = 40 };
+
 typedef struct bytes {
     uint8_t *data; /* owned */
     size_t size, capacity;
@@ -28,6 +31,7 @@ struct ht_gguf_writer {
     out_tensor *tensors; /* [n_tensors], owned */
     int32_t n_tensors, tensors_capacity;
     bool begun, finished;
+    bool nameless;       /* the file has no name yet, so that nothing is left of it when the process is ended */
     uint64_t written;    /* atomic: bytes written by any thread, relaxed: read after they have been joined */
 };
 
@@ -241,6 +245,17 @@ int ht_gguf_write_at(ht_gguf_writer *w, int32_t tensor, uint64_t offset, const v
     return rc;
 }
 
+/* 0 or an errno. */
+static int give_name(ht_gguf_writer *w)
+{
+    char link[OPEN_FILE_PATH];
+    snprintf(link, sizeof link, OPEN_FILE, w->fd);
+    unlink(w->temporary); /* of a process that had our number */
+    if (linkat(AT_FDCWD, link, AT_FDCWD, w->temporary, AT_SYMLINK_FOLLOW) < 0) return errno;
+    w->nameless = false;
+    return 0;
+}
+
 int ht_gguf_writer_finish(ht_gguf_writer *w, ht_error *err)
 {
     uint64_t expected = 0;
@@ -248,12 +263,29 @@ int ht_gguf_writer_finish(ht_gguf_writer *w, ht_error *err)
     if (!w->begun || w->written != expected)
         return ht_fail(err, -EINVAL, "%s: %" PRIu64 " bytes of tensors were written, should be %" PRIu64, w->path,
                        w->written, expected);
-    int failed = close(w->fd) < 0 ? errno : 0; /* quotas and network file systems complain here */
+    int failed = w->nameless ? give_name(w) : 0;
+    if (close(w->fd) < 0 && !failed) failed = errno; /* quotas and network file systems complain here */
     w->fd = -1;
     if (!failed && rename(w->temporary, w->path) < 0) failed = errno;
     if (failed) return ht_fail(err, -failed, "cannot finish '%s': %s", w->path, strerror(failed));
     w->finished = true;
     return 0;
+}
+
+/* A file without a name in the folder of w->path, if the file system has such and it can get a name later. */
+static bool create_nameless(ht_gguf_writer *w)
+{
+    char link[OPEN_FILE_PATH], *slash = strrchr(w->path, '/');
+    char *folder = slash ? ht_strndup(w->path, slash == w->path ? 1 : (size_t)(slash - w->path)) : ht_strdup(".");
+    if (folder) w->fd = open(folder, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0666);
+    ht_free(folder);
+    if (w->fd < 0) return false;
+    snprintf(link, sizeof link, OPEN_FILE, w->fd);
+    w->nameless = access(link, F_OK) == 0;
+    if (w->nameless) return true;
+    close(w->fd);
+    w->fd = -1;
+    return false;
 }
 
 int ht_gguf_writer_open(ht_gguf_writer **out, const char *path, uint64_t alignment, ht_error *err)
@@ -282,7 +314,7 @@ int ht_gguf_writer_open(ht_gguf_writer **out, const char *path, uint64_t alignme
         goto fail;
     }
     snprintf(w->temporary, room, "%s.%ld.tmp", path, (long)getpid());
-    w->fd = open(w->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (!create_nameless(w)) w->fd = open(w->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (w->fd < 0) {
         rc = ht_fail(err, -errno, "cannot create '%s': %s", w->temporary, strerror(errno));
         goto fail;
@@ -301,7 +333,7 @@ void ht_gguf_writer_close(ht_gguf_writer **writer)
     if (!w) return;
     bool created = w->fd >= 0 || w->begun;
     if (w->fd >= 0) close(w->fd);
-    if (created && !w->finished) unlink(w->temporary);
+    if (created && !w->finished && !w->nameless) unlink(w->temporary);
     ht_free(w->values.data);
     ht_free(w->infos.data);
     ht_free(w->tensors);

@@ -7,8 +7,8 @@
 
 typedef struct ht_gguf_writer ht_gguf_writer;
 
-/* `alignment`: of tensors, a power of two from 8 to 1 MiB; 0: 32, the format's default. The bytes go to a temporary
- * file beside `path`. */
+/* `alignment`: of tensors, a power of two from 8 to 1 MiB; 0: 32, the format's default. The bytes go to a file
+ * without a name in the folder of `path`, or to a temporary one beside it where the file system has no such. */
 int ht_gguf_writer_open(ht_gguf_writer **out, const char *path, uint64_t alignment, ht_error *err);
 /* Without ht_gguf_writer_finish before, the temporary file is removed. */
 void ht_gguf_writer_close(ht_gguf_writer **w);
