@@ -62,7 +62,7 @@ static int take_name(parser *p, const char *what, uint64_t number, uint64_t most
     return *out ? 0 : ht_fail(p->err, -ENOMEM, "%s: out of memory for names", p->name);
 }
 
-static uint32_t kind_bytes(ht_gguf_kind kind)
+uint32_t ht_gguf_kind_bytes(ht_gguf_kind kind)
 {
     static const uint8_t bytes[] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
     return bytes[kind];
@@ -72,7 +72,7 @@ static uint32_t kind_bytes(ht_gguf_kind kind)
 static void widen(ht_gguf_kind kind, const uint8_t *at, ht_gguf_value *v)
 {
     uint64_t u = 0;
-    for (uint32_t i = 0; i < kind_bytes(kind); i++) u |= (uint64_t)at[i] << (8 * i);
+    for (uint32_t i = 0; i < ht_gguf_kind_bytes(kind); i++) u |= (uint64_t)at[i] << (8 * i);
     float f;
     uint32_t low = (uint32_t)u;
     switch (kind) {
@@ -112,8 +112,8 @@ static int parse_array(parser *p, ht_gguf_value *v)
         return ht_fail(p->err, -EINVAL, "%s: %s is an array of an unknown kind %" PRIu32, p->name, v->key, item);
     v->item = (ht_gguf_kind)item;
     if (v->item == HT_GGUF_STRING) return parse_string_array(p, v);
-    if (v->count > p->c.size / kind_bytes(v->item)) return ends_early(p, v->key);
-    v->items = ht_cursor_take(&p->c, v->count * kind_bytes(v->item));
+    if (v->count > p->c.size / ht_gguf_kind_bytes(v->item)) return ends_early(p, v->key);
+    v->items = ht_cursor_take(&p->c, v->count * ht_gguf_kind_bytes(v->item));
     return v->items ? 0 : ends_early(p, v->key);
 }
 
@@ -133,7 +133,7 @@ static int parse_value(parser *p, ht_gguf_value *v, uint64_t number)
         v->string = take_string(&p->c);
         return p->c.failed ? ends_early(p, v->key) : 0;
     }
-    const uint8_t *at = ht_cursor_take(&p->c, kind_bytes(v->kind));
+    const uint8_t *at = ht_cursor_take(&p->c, ht_gguf_kind_bytes(v->kind));
     if (!at) return ends_early(p, v->key);
     widen(v->kind, at, v);
     return 0;
@@ -385,7 +385,7 @@ int ht_gguf_get_string(const ht_gguf *g, const char *key, ht_gguf_string *out, h
 double ht_gguf_item_f64(const ht_gguf_value *v, uint64_t i)
 {
     ht_gguf_value item;
-    widen(v->item, v->items + i * kind_bytes(v->item), &item);
+    widen(v->item, v->items + i * ht_gguf_kind_bytes(v->item), &item);
     if (v->item == HT_GGUF_F32 || v->item == HT_GGUF_F64) return item.as.f;
     if (v->item == HT_GGUF_BOOL) return item.as.b ? 1.0 : 0.0;
     return is_signed(v->item) ? (double)item.as.i : (double)item.as.u;
@@ -394,7 +394,7 @@ double ht_gguf_item_f64(const ht_gguf_value *v, uint64_t i)
 int64_t ht_gguf_item_i64(const ht_gguf_value *v, uint64_t i)
 {
     ht_gguf_value item;
-    widen(v->item, v->items + i * kind_bytes(v->item), &item);
+    widen(v->item, v->items + i * ht_gguf_kind_bytes(v->item), &item);
     if (v->item == HT_GGUF_F32 || v->item == HT_GGUF_F64) {
         double f = item.as.f;
         return f >= 0x1p63 ? INT64_MAX : f > -0x1p63 ? (int64_t)f : INT64_MIN; /* NaN gives the last */

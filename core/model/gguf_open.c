@@ -84,29 +84,6 @@ static int part_path(const char *path, int64_t i, int64_t count, char *out, size
     return wrote > 0 && (size_t)wrote < n ? 0 : ht_fail(err, -ENAMETOOLONG, "%s: the path is too long", path);
 }
 
-/* Move the tensors and the file of `part` to the end of `g`. */
-static int join(ht_gguf *g, ht_gguf *part, const char *path, ht_error *err)
-{
-    ht_tensor_dir *a = &g->dir, *b = &part->dir;
-    int32_t n = a->n_tensors + b->n_tensors; /* MAX_PARTS * MAX_TENSORS fits */
-    ht_tensor_info *tensors = ht_realloc(a->tensors, (size_t)n, sizeof *tensors);
-    if (tensors) a->tensors = tensors;
-    char **names = ht_realloc(a->names, (size_t)n, sizeof *names);
-    if (names) a->names = names;
-    ht_file *files = ht_realloc(a->files, (size_t)a->n_files + 1, sizeof *files);
-    if (files) a->files = files;
-    if (!tensors || !names || !files) return ht_fail(err, -ENOMEM, "%s: out of memory", path);
-    for (int32_t i = 0; i < b->n_tensors; i++) {
-        b->tensors[i].file = a->n_files;
-        a->tensors[a->n_tensors] = b->tensors[i];
-        a->names[a->n_tensors++] = b->names[i];
-    }
-    a->files[a->n_files++] = b->files[0];
-    b->n_tensors = 0; /* names and file have moved */
-    b->n_files = 0;
-    return 0;
-}
-
 static int open_parts(ht_gguf *g, const char *path, int64_t count, int64_t tensors, ht_error *err)
 {
     char other[4096];
@@ -120,7 +97,8 @@ static int open_parts(ht_gguf *g, const char *path, int64_t count, int64_t tenso
         if (rc == 0 && (part_no != i || part_count != count))
             rc = ht_fail(err, -EINVAL, "%s: is part %" PRId64 " of %" PRId64 ", should be %" PRId64 " of %" PRId64, other,
                          part_no, part_count, i, count);
-        if (rc == 0) rc = join(g, &part, other, err);
+        if (rc == 0) rc = ht_tensor_dir_join(&g->dir, &part.dir, &part.dir.files[0], err);
+        if (rc == 0) part.dir.n_files = 0; /* it has moved */
         ht_gguf_close(&part);
         if (rc < 0) return rc;
     }

@@ -3,6 +3,7 @@
 
 #include "core/base/arith.h"
 #include "core/base/memory.h"
+#include "core/model/gguf_parse.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -70,12 +71,6 @@ static void append_string(bytes *b, const char *s, uint64_t len)
     append(b, s, len);
 }
 
-static int kind_bytes(ht_gguf_kind kind)
-{
-    static const uint8_t width[] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
-    return width[kind];
-}
-
 static void begin_value(ht_gguf_writer *w, const char *key, ht_gguf_kind kind)
 {
     w->n_values++;
@@ -114,7 +109,7 @@ void ht_gguf_put_array(ht_gguf_writer *w, const char *key, ht_gguf_kind item, co
     begin_value(w, key, HT_GGUF_ARRAY);
     append_integer(&w->values, item, 4);
     append_integer(&w->values, count, 8);
-    append(&w->values, items, count * (size_t)kind_bytes(item));
+    append(&w->values, items, count * ht_gguf_kind_bytes(item));
 }
 
 void ht_gguf_put_strings(ht_gguf_writer *w, const char *key, const ht_gguf_string *strings, uint64_t count)
@@ -145,7 +140,7 @@ void ht_gguf_put_value(ht_gguf_writer *w, const ht_gguf_value *v)
         return;
     }
     uint64_t bits = v->kind == HT_GGUF_BOOL ? v->as.b : v->as.u; /* a double's bits are those of the union */
-    append_integer(&w->values, bits, kind_bytes(v->kind));
+    append_integer(&w->values, bits, (int)ht_gguf_kind_bytes(v->kind));
 }
 
 int32_t ht_gguf_add_tensor(ht_gguf_writer *w, const char *name, ht_type type, int32_t n_dims, const int64_t *dim,

@@ -4,7 +4,7 @@
 #include "core/base/memory.h"
 #include "core/model/model.h"
 #include "core/model/safetensors.h"
-#include "core/model/tokenizer.h"
+#include "core/model/tokenizer_internal.h"
 
 #include <cjson/cJSON.h>
 #include <inttypes.h>
@@ -30,19 +30,13 @@ static size_t put_text(char *to, size_t room, ht_gguf_string s, uint64_t most)
     uint64_t i = 0;
     while (i < s.len && i < most && n + 8 < room) {
         uint8_t c = (uint8_t)s.data[i];
-        int follow = c < 0x80 ? 0 : c >= 0xc2 && c < 0xe0 ? 1 : c >= 0xe0 && c < 0xf0 ? 2 : c >= 0xf0 && c < 0xf5 ? 3 : -1;
-        bool good = follow >= 0 && (uint64_t)follow < s.len - i;
-        for (int k = 1; good && k <= follow; k++) good = ((uint8_t)s.data[i + (uint64_t)k] & 0xc0) == 0x80;
-        /* What UTF-8 excludes beside: too long forms, surrogates, beyond U+10FFFF, and C1 control characters. */
-        uint8_t second = good && follow ? (uint8_t)s.data[i + 1] : 0;
-        if ((c == 0xe0 && second < 0xa0) || (c == 0xed && second > 0x9f) || (c == 0xf0 && second < 0x90) ||
-            (c == 0xf4 && second > 0x8f) || (c == 0xc2 && second < 0xa0))
-            good = false;
+        int step = ht_utf8_step(s.data + i, (size_t)(s.len - i));
+        bool good = step > 0 && !(c == 0xc2 && (uint8_t)s.data[i + 1] < 0xa0); /* C1 control characters */
         if (c == '\n') n += (size_t)snprintf(to + n, room - n, "\\n");
         else if (c < 0x20 || c == 0x7f) n += (size_t)snprintf(to + n, room - n, "\\x%02x", c);
         else if (!good) to[n++] = '?';
-        else for (int k = 0; k <= follow; k++) to[n++] = s.data[i + (uint64_t)k];
-        i += good ? 1 + (uint64_t)follow : 1;
+        else for (int k = 0; k < step; k++) to[n++] = s.data[i + (uint64_t)k];
+        i += good ? (uint64_t)step : 1;
     }
     if (i < s.len && n + 4 < room) n += (size_t)snprintf(to + n, room - n, "...");
     to[n] = 0;

@@ -210,27 +210,10 @@ static int add_file(ht_tensor_dir *d, const char *folder, const char *name, ht_e
         ht_file_close(&file);
         return rc;
     }
-    int32_t n = d->n_tensors + part.n_tensors; /* MAX_SHARDS * MAX_TENSORS fits */
-    ht_tensor_info *tensors = ht_realloc(d->tensors, (size_t)n, sizeof *tensors);
-    if (tensors) d->tensors = tensors;
-    char **names = ht_realloc(d->names, (size_t)n, sizeof *names);
-    if (names) d->names = names;
-    ht_file *files = ht_realloc(d->files, (size_t)d->n_files + 1, sizeof *files);
-    if (files) d->files = files;
-    if (!tensors || !names || !files) {
-        ht_file_close(&file);
-        ht_tensor_dir_close(&part);
-        return ht_fail(err, -ENOMEM, "%s: out of memory", path);
-    }
-    for (int32_t i = 0; i < part.n_tensors; i++) {
-        part.tensors[i].file = d->n_files;
-        d->tensors[d->n_tensors] = part.tensors[i];
-        d->names[d->n_tensors++] = part.names[i];
-    }
-    d->files[d->n_files++] = file;
-    part.n_tensors = 0; /* the names have moved */
+    rc = ht_tensor_dir_join(d, &part, &file, err);
+    if (rc < 0) ht_file_close(&file);
     ht_tensor_dir_close(&part);
-    return 0;
+    return rc;
 }
 
 /* The file number of folder/name, opening it when it is new. */

@@ -61,6 +61,26 @@ void ht_tensor_expand(const ht_tensor_info *t, const void *bytes, float *out)
     for (int64_t i = 0; t->added != 0.0f && i < n; i++) out[i] += t->added;
 }
 
+int ht_tensor_dir_join(ht_tensor_dir *d, ht_tensor_dir *part, const ht_file *file, ht_error *err)
+{
+    int32_t n = d->n_tensors + part->n_tensors;
+    ht_tensor_info *tensors = ht_realloc(d->tensors, (size_t)n, sizeof *tensors);
+    if (tensors) d->tensors = tensors;
+    char **names = ht_realloc(d->names, (size_t)n, sizeof *names);
+    if (names) d->names = names;
+    ht_file *files = ht_realloc(d->files, (size_t)d->n_files + 1, sizeof *files);
+    if (files) d->files = files;
+    if (!tensors || !names || !files) return ht_fail(err, -ENOMEM, "%s: out of memory", file->path);
+    for (int32_t i = 0; i < part->n_tensors; i++) {
+        part->tensors[i].file = d->n_files;
+        d->tensors[d->n_tensors] = part->tensors[i];
+        d->names[d->n_tensors++] = part->names[i];
+    }
+    d->files[d->n_files++] = *file;
+    part->n_tensors = 0;
+    return 0;
+}
+
 void ht_tensor_dir_close(ht_tensor_dir *dir)
 {
     for (int32_t i = 0; dir->files && i < dir->n_files; i++) ht_file_close(&dir->files[i]);

@@ -38,6 +38,9 @@ static inline int64_t ht_tensor_elements(const ht_tensor_info *t)
 {
     return t->dim[0] * t->dim[1] * t->dim[2] * t->dim[3];
 }
+/* Moves the tensors of `part`, which are those of `file`, and the file to the end of *dir; their names are to be indexed
+ * anew. What is left of `part` is to be closed. -ENOMEM: nothing has moved. */
+int ht_tensor_dir_join(ht_tensor_dir *dir, ht_tensor_dir *part, const ht_file *file, ht_error *err);
 void ht_tensor_dir_close(ht_tensor_dir *dir);
 
 #endif
