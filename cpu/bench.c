@@ -2,6 +2,7 @@
 #include "cpu/bench.h"
 
 #include "core/base/arith.h"
+#include "core/base/available.h"
 #include "core/base/memory.h"
 #include "core/base/random.h"
 #include "core/base/threads.h"
@@ -10,6 +11,7 @@
 #include <string.h>
 
 #define READ_BYTES ((size_t)1 << 30)
+#define LEAST_READ_BYTES ((size_t)256 << 20)
 #define READ_CHUNK ((size_t)1 << 20)
 #define WORKING_SET ((size_t)512 << 20)
 #define DECODE_UNIT ((int64_t)512 << 10) /* bytes of weights of a task: several tiles, since each prefetches the next */
@@ -49,11 +51,21 @@ static void read_range(void *context, int64_t begin, int64_t end, int thread)
     j->sums[8 * thread] += a[0] + a[1];
 }
 
+/* How much is read: beside a model that fills most of the memory less of it, and nothing rather than what caches hold. */
+static size_t read_bytes(void)
+{
+    uint64_t free_bytes = ht_memory_available("");
+    if (free_bytes == 0 || free_bytes / 2 >= READ_BYTES)
+        return READ_BYTES;
+    return free_bytes / 2 < LEAST_READ_BYTES ? 0 : (size_t)(free_bytes / 2) / (4 * READ_CHUNK) * (4 * READ_CHUNK);
+}
+
 double ht_measure_read_bandwidth(int threads, int repeats)
 {
     ht_pool *pool = NULL;
+    size_t bytes = read_bytes();
     double *seconds = ht_calloc((size_t)(repeats > 0 ? repeats : 1), sizeof(double)), result = -ENOMEM;
-    char *memory = ht_alloc_pages(READ_BYTES);
+    char *memory = bytes ? ht_alloc_pages(bytes) : NULL;
     uint64_t *sums = NULL;
     int rc = ht_pool_open(&pool, &(ht_pool_options){.threads = threads, .pin = true}, NULL);
     if (rc < 0) {
@@ -63,19 +75,19 @@ double ht_measure_read_bandwidth(int threads, int repeats)
     sums = ht_calloc((size_t)ht_pool_threads(pool), 64);
     if (!seconds || !memory || !sums)
         goto done;
-    memset(memory, 1, READ_BYTES); /* every page is there */
+    memset(memory, 1, bytes); /* every page is there */
     read_job job = {memory, sums};
     repeats = repeats > 0 ? repeats : 1;
     for (int i = 0; i < repeats; i++) {
         double start = ht_now();
-        ht_pool_for(pool, (int64_t)(READ_BYTES / READ_CHUNK), 4, read_range, &job);
+        ht_pool_for(pool, (int64_t)(bytes / READ_CHUNK), 4, read_range, &job);
         seconds[i] = ht_now() - start;
     }
-    result = (double)READ_BYTES / median(seconds, repeats);
+    result = (double)bytes / median(seconds, repeats);
 done:
     ht_pool_close(&pool);
     ht_free(sums);
-    ht_free_pages(memory, READ_BYTES);
+    ht_free_pages(memory, bytes);
     ht_free(seconds);
     return result;
 }
