@@ -247,8 +247,8 @@ static void report_text(const out *o, const ht_gguf *g, const ht_model *m, const
     if (m) shape_text(o, m);
     say(o, "checks");
     say(o, "  container          well-formed, all tensors inside the file");
-    if (!why->text[0]) say(o, "  model              can be run: %" PRIu64 " weights in %s", m->n_parameters, size_text(m->weight_bytes, size));
-    else say(o, "  model              cannot be run: %s", why->text);
+    if (why->text[0]) say(o, "  model              cannot be run: %s", why->text);
+    else say(o, "  model              can be run: %" PRIu64 " weights in %s", m->n_parameters, size_text(m->weight_bytes, size));
 }
 
 /* ---- JSON ---- */

@@ -214,7 +214,7 @@ Test(includes, what_is_allowed_passes)
         {"gpu/device.c", "#include <cuda_runtime.h>\n#include \"core/ports/ops.h\"\n"},
         {"cli/run.c", "#include \"hearth.h\"\n#include \"cli/options.h\"\n#include <cjson/cJSON.h>\n"},
         {"api/session.c", "#include \"core/engine/session.h\"\n#include \"hearth.h\"\n"},
-        {"hearth.c", "#include \"api/handles.h\"\n#include \"cpu/host.h\"\n#include \"offload/ram_store.h\"\n#include \"hearth.h\"\n"},
+        {"hearth.c", "#include \"api/handles.h\"\n#include \"cpu/host.h\"\n#include \"offload/ram_store.h\"\n"},
     };
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
         cr_expect_eq(plant(good[i].path, good[i].text), 0, "%s: %s", good[i].path, report);
