@@ -26,11 +26,12 @@ TILE_INLINE int64_t taken_block(bool halves, bool has_min, int64_t i)
  *   offset types: int, -offset * sum(q), the start of the integer sum; types with minimums: float, d * sum(q). */
 typedef union tile_aux { int32_t i; float f; } tile_aux;
 
-/* How far from a tile's beginning the one begins that is prefetched meanwhile: whole tiles, 64 KiB or more. */
+/* How far from a tile's beginning the one begins that is prefetched meanwhile: two tiles, or 16 KiB. Further is worse for
+ * small matrices, whose ends come soon: SmolLM2's shape decodes 230 tok/s with 64 KiB, 250 with 32, 270 with 16. */
 TILE_INLINE size_t tile_ahead(size_t row_bytes)
 {
-    const size_t tile = TILE_ROWS * row_bytes, least = 64 << 10;
-    return (least + tile - 1) / tile * tile;
+    const size_t tile = TILE_ROWS * row_bytes, least = 16 << 10;
+    return 2 * tile > least ? 2 * tile : (least + tile - 1) / tile * tile;
 }
 
 /* While a tile is read, a later one is prefetched into L2, a few lines for each block that is unpacked, in the order
