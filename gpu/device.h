@@ -15,8 +15,8 @@ typedef struct ht_gpu {
     ht_gpu_kernels kernels;
 } ht_gpu;
 
-/* A real GPU. budget 0: what is free on it now, less a reserve for the driver. -ENODEV: no driver, no GPU, no such
- * ordinal, or a build without CUDA; the text says which. */
+/* A real GPU. budget 0: what is free on it now, less a reserve for the driver; never more than is free. -ENODEV: no driver,
+ * no GPU, no such ordinal, or a build without CUDA; the text says which. */
 int ht_device_cuda_open(ht_gpu **out, int32_t ordinal, size_t budget, ht_error *err);
 /* GPUs in this machine, 0 when there is no driver. */
 int ht_device_cuda_count(void);

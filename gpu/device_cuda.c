@@ -66,9 +66,12 @@ static int errno_of(cudaError_t e)
     }
 }
 
+/* What went wrong is told here, and must not be blamed on the next launch, which asks for the last error: an error that
+ * ruined the context stays one all the same. */
 static int check(cuda_device *d, cudaError_t e, const char *what, ht_error *err)
 {
     if (e == cudaSuccess) return 0;
+    (void)cudaGetLastError();
     return ht_fail(err, errno_of(e), "%s: %s: %s (%s)", d->info.name, what, cudaGetErrorString(e), cudaGetErrorName(e));
 }
 
@@ -117,10 +120,7 @@ static int allocate(cuda_device *d, size_t bytes, bool pinned, const char *what,
                        d->info.name, what, bytes, m->used, m->budget);
     if (reserve_block(d) < 0) return ht_fail(err, -ENOMEM, "out of host memory");
     r = check(d, pinned ? cudaMallocHost(&p, rounded) : cudaMalloc(&p, rounded), what, err);
-    if (r < 0) {
-        (void)cudaGetLastError(); /* a failed allocation is not sticky */
-        return r;
-    }
+    if (r < 0) return r;
     d->blocks[d->n_blocks++] = (cuda_block){p, rounded, pinned};
     size_t *used = pinned ? &m->pinned : &m->used, *peak = pinned ? &m->pinned_peak : &m->peak;
     *used += rounded;
@@ -245,6 +245,7 @@ static int cuda_event_poll(ht_device *device, ht_device_event *e)
 {
     (void)device;
     cudaError_t r = cudaEventQuery(e->event);
+    if (r != cudaSuccess) (void)cudaGetLastError(); /* "not ready" counts as an error too: see check */
     return r == cudaSuccess ? 1 : r == cudaErrorNotReady ? 0 : errno_of(r);
 }
 
@@ -348,12 +349,9 @@ static int cuda_graph_end(ht_device *device, ht_device_graph *g, ht_stream *s, h
     cudaGraph_t recorded = NULL;
 
     int r = check(cuda(device), cudaStreamEndCapture(native(s), &recorded), "recording a graph", err);
-    if (r == 0) r = check(cuda(device), cudaGraphInstantiate(&g->exec, recorded, 0), "preparing a graph", err);
+    if (r == 0) r = check(cuda(device), cudaGraphInstantiateWithFlags(&g->exec, recorded, 0), "preparing a graph", err);
     if (recorded) (void)cudaGraphDestroy(recorded);
-    if (r < 0) {
-        g->exec = NULL;
-        (void)cudaGetLastError(); /* the caller queues the work without it */
-    }
+    if (r < 0) g->exec = NULL; /* the caller queues the work without it */
     return r;
 }
 
@@ -425,8 +423,8 @@ static int describe(cuda_device *d, int32_t ordinal, ht_error *err)
     snprintf(d->info.name, sizeof d->info.name, "GPU %d", ordinal);
     int r = check(d, cudaGetDeviceProperties(&p, ordinal), "its properties", err);
     if (r < 0) return r;
-    (void)cudaDeviceGetAttribute(&clock_khz, cudaDevAttrMemoryClockRate, ordinal);
-    (void)cudaDeviceGetAttribute(&bus_bits, cudaDevAttrGlobalMemoryBusWidth, ordinal);
+    (void)check(d, cudaDeviceGetAttribute(&clock_khz, cudaDevAttrMemoryClockRate, ordinal), "its memory's clock", NULL);
+    (void)check(d, cudaDeviceGetAttribute(&bus_bits, cudaDevAttrGlobalMemoryBusWidth, ordinal), "its memory's width", NULL);
     snprintf(d->info.name, sizeof d->info.name, "%.90s", p.name);
     d->info.capability = p.major * 10 + p.minor;
     d->info.multiprocessors = p.multiProcessorCount;
@@ -443,7 +441,7 @@ static int set_budget(cuda_device *d, size_t budget, ht_error *err)
 
     int r = check(d, cudaMemGetInfo(&free_bytes, &total), "its free memory", err);
     if (r < 0) return r;
-    d->memory.budget = budget ? budget : free_bytes > RESERVE ? free_bytes - RESERVE : 0;
+    d->memory.budget = !budget ? (free_bytes > RESERVE ? free_bytes - RESERVE : 0) : budget < free_bytes ? budget : free_bytes;
     return 0;
 }
 
