@@ -178,6 +178,25 @@ static inline bool last_to_arrive(int32_t *counter, int n)
 }
 static inline float load_fresh(const float *p) { return *p; }
 
+/* ---- wide loads and stores ---- */
+
+static inline void need_aligned(const void *p, unsigned bytes)
+{
+    if (reinterpret_cast<uintptr_t>(p) % bytes)
+        ht_emu_broken("a wide load or store at an address that is not a multiple of its width");
+}
+template <int N> static inline void load_aligned(const void *p, int *q)
+{
+    need_aligned(p, 4 * N);
+    for (int i = 0; i < N; i++) q[i] = static_cast<const int *>(p)[i];
+}
+static inline void store_aligned4(void *p, unsigned a, unsigned b, unsigned c, unsigned d)
+{
+    unsigned *to = static_cast<unsigned *>(p);
+    need_aligned(p, 16);
+    to[0] = a, to[1] = b, to[2] = c, to[3] = d;
+}
+
 /* ---- numbers ---- */
 
 template <class To, class From> static inline To bits_as(From f)
@@ -203,6 +222,11 @@ static inline uint16_t float_to_half(float f) /* to nearest, ties to even */
     if (a < 0x38800000) return (uint16_t)(sign | (unsigned)lrintf(__uint_as_float(a) * 0x1p24f));
     return (uint16_t)(sign | (a + 0xfff + (a >> 13 & 1) - 0x38000000) >> 13);
 }
+static inline unsigned pack_halves(float low, float high)
+{
+    return float_to_half(low) | (unsigned)float_to_half(high) << 16;
+}
+static inline float byte_of(int word, int i) { return (float)(int8_t)((unsigned)word >> 8 * i); }
 static inline int __popc(unsigned x) { return __builtin_popcount(x); }
 static inline int __float2int_rn(float f) { return (int)lrintf(f); }
 static inline int __dp4a(int a, int b, int c)

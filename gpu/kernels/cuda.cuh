@@ -28,6 +28,35 @@ __device__ __forceinline__ float half_to_float(uint16_t h) { return __half2float
 __device__ __forceinline__ uint16_t float_to_half(float f) { return __half_as_ushort(__float2half_rn(f)); }
 __device__ __forceinline__ int lane_id() { return static_cast<int>(threadIdx.x & 31); } /* blocks are flat */
 
+/* N words (2 or 4) in one load, from a multiple of their bytes; four in one store. */
+template <int N> __device__ __forceinline__ void load_aligned(const void *p, int *q)
+{
+    if constexpr (N == 4) {
+        const int4 a = *static_cast<const int4 *>(p);
+        q[0] = a.x, q[1] = a.y, q[2] = a.z, q[3] = a.w;
+    } else {
+        static_assert(N == 2, "the widths that GPUs have");
+        const int2 a = *static_cast<const int2 *>(p);
+        q[0] = a.x, q[1] = a.y;
+    }
+}
+__device__ __forceinline__ void store_aligned4(void *p, unsigned a, unsigned b, unsigned c, unsigned d)
+{
+    *static_cast<uint4 *>(p) = make_uint4(a, b, c, d);
+}
+/* Byte i of a word, signed. Conversions of integers are slow: the byte plus 128 becomes the last of 2^23 + it. */
+__device__ __forceinline__ float byte_of(int word, int i)
+{
+    const unsigned biased = static_cast<unsigned>(word) ^ 0x80808080u;
+    return __uint_as_float(__byte_perm(biased, 0x4b000000u, 0x7540u | static_cast<unsigned>(i))) - 8388736.0f;
+}
+/* Two floats as F16, the first in the low half. */
+__device__ __forceinline__ unsigned pack_halves(float low, float high)
+{
+    const __half2 h = __floats2half2_rn(low, high);
+    return __half_as_ushort(__low2half(h)) | static_cast<unsigned>(__half_as_ushort(__high2half(h))) << 16;
+}
+
 /* 16 bytes from global to shared memory; landed after the wait. Plain copies before sm_80. */
 __device__ __forceinline__ void cp_async16(void *shared, const void *global)
 {

@@ -1,4 +1,4 @@
-/* The dot product of one stored row with up to NC columns, by one warp: the heart of the decode class. Lane l takes
+/* The dot product of stored rows with up to NC columns, by one warp: the heart of the decode class. Lane l takes
  * chunks l, l + 32, ... (floats: elements), and the lanes' sums meet in the butterfly, so a column's sum has one order
  * whatever NC is. Also what all launches of that class share: their columns, and the choice of the instance. */
 #ifndef HEARTH_GPU_KERNELS_DOT_CUH
@@ -71,20 +71,10 @@ template <class Start> static inline int for_columns(const ht_k_columns &k, Star
     return r;
 }
 
-/* 16 bytes, 16-byte aligned, in one load. */
-__device__ __forceinline__ void load16(const uint8_t *p, int *q)
-{
-#ifdef __CUDACC__
-    const int4 a = *reinterpret_cast<const int4 *>(p);
-    q[0] = a.x, q[1] = a.y, q[2] = a.z, q[3] = a.w;
-#else
-    for (int i = 0; i < 4; i++) q[i] = reinterpret_cast<const int *>(p)[i];
-#endif
-}
 __device__ __forceinline__ void load_quants(const uint8_t *p, int (&q)[8])
 {
-    load16(p, q);
-    load16(p + 16, q + 4);
+    load_aligned<4>(p, q);
+    load_aligned<4>(p + 16, q + 4);
 }
 
 /* One chunk of weights with the same chunk of a quantised column. */
@@ -123,28 +113,51 @@ template <class T> __device__ __forceinline__ float dot_chunk_f32(const Chunk &w
     return v;
 }
 
-/* Every lane gets the sums. Called by whole warps. */
-template <class T, int NC, bool Q8>
-__device__ __forceinline__ void dot_row(const uint8_t *row, const Columns &x, float (&sum)[NC])
+/* R rows at once, which share the loads of x; every lane gets the sums. Called by whole warps. All loops over rows and
+ * columns are unrolled: the sums are registers. */
+template <class T, int R, int NC, bool Q8>
+__device__ __forceinline__ void dot_rows(const uint8_t *const (&row)[R], const Columns &x, float (&sum)[R][NC])
 {
-    for (int c = 0; c < NC; c++) sum[c] = 0.0f;
-    /* With 8 columns registers are worth more than loads in flight; a single column leaves room for two chunks. */
+#pragma unroll
+    for (int i = 0; i < R * NC; i++) sum[i / NC][i % NC] = 0.0f;
+    /* With several columns registers are worth more than loads in flight. */
     if constexpr (T::FLOAT) {
-#pragma unroll 2
+#pragma unroll(R * NC == 1 ? 8 : 2)
         for (int k = lane_id(); k < x.cols; k += 32) {
-            const float w = T::at(row, k);
-            for (int c = 0; c < NC; c++) sum[c] += w * reinterpret_cast<const float *>(x.at(c))[k];
+            float w[R];
+#pragma unroll
+            for (int r = 0; r < R; r++) w[r] = T::at(row[r], k);
+#pragma unroll
+            for (int c = 0; c < NC; c++) {
+                const float v = reinterpret_cast<const float *>(x.at(c))[k];
+#pragma unroll
+                for (int r = 0; r < R; r++) sum[r][c] += w[r] * v;
+            }
         }
     } else {
-#pragma unroll(NC == 1 ? 2 : 1)
+#pragma unroll(R * NC == 1 ? 2 : 1)
         for (int k = lane_id(); k < x.cols / 32; k += 32) {
-            Chunk w;
-            T::chunk(row, k, w);
+            Chunk w[R];
+#pragma unroll
+            for (int r = 0; r < R; r++) T::chunk(row[r], k, w[r]);
+#pragma unroll
             for (int c = 0; c < NC; c++)
-                sum[c] += Q8 ? dot_chunk_q8<T>(w, x.at(c), k, x.cols) : dot_chunk_f32<T>(w, x.at(c), k);
+#pragma unroll
+                for (int r = 0; r < R; r++)
+                    sum[r][c] += Q8 ? dot_chunk_q8<T>(w[r], x.at(c), k, x.cols) : dot_chunk_f32<T>(w[r], x.at(c), k);
         }
     }
-    for (int c = 0; c < NC; c++) sum[c] = warp_reduce<Add>(sum[c]);
+#pragma unroll
+    for (int i = 0; i < R * NC; i++) sum[i / NC][i % NC] = warp_reduce<Add>(sum[i / NC][i % NC]);
+}
+
+/* Element `at` of the sums, which are registers. */
+template <int NC> __device__ __forceinline__ float pick(const float (&sum)[NC], int at)
+{
+    float v = sum[0];
+#pragma unroll
+    for (int c = 1; c < NC; c++) v = at == c ? sum[c] : v;
+    return v;
 }
 
 /* RUN(T, NC, Q8) with the narrowest instance that holds n columns. */

@@ -7,8 +7,31 @@
 namespace HT_BUILD {
 
 constexpr int GLU_NEURONS = 32;
+constexpr int GLU_BLOCKS = 2; /* a multiprocessor holds at least: loads in flight are worth more than registers */
 
-template <class T, int NC, bool Q8> __global__ void __launch_bounds__(DECODE_THREADS) glu(ht_k_glu a)
+/* The products of a neuron's up row and, if it has one, gate row: in one pass, but that the weights of two rows as floats are
+ * too many registers. */
+template <class T, int NC, bool Q8>
+__device__ __forceinline__ void dot_both(const uint8_t *up, const uint8_t *gate, const Columns &x, float (&sum)[2][NC])
+{
+    if ((Q8 || T::FLOAT) && gate) {
+        const uint8_t *const rows[2] = {up, gate};
+        dot_rows<T, 2, NC, Q8>(rows, x, sum);
+        return;
+    }
+    for (int i = 0; i < (gate ? 2 : 1); i++) {
+        const uint8_t *const row[1] = {i ? gate : up};
+        float one[1][NC];
+        dot_rows<T, 1, NC, Q8>(row, x, one);
+#pragma unroll
+        for (int c = 0; c < NC; c++) {
+            if (i == 0) sum[0][c] = one[0][c];
+            sum[1][c] = one[0][c];
+        }
+    }
+}
+
+template <class T, int NC, bool Q8> __global__ void __launch_bounds__(DECODE_THREADS, GLU_BLOCKS) glu(ht_k_glu a)
 {
     __shared__ float h[NC][GLU_NEURONS];
     const Columns x = open_columns<Q8>(a.x);
@@ -19,17 +42,15 @@ template <class T, int NC, bool Q8> __global__ void __launch_bounds__(DECODE_THR
         for (int i = warp; i < GLU_NEURONS; i += DECODE_WARPS) {
             const int r = g * GLU_NEURONS + i;
             if (r >= a.f) break; /* whole warps */
-            float gate[NC], up[NC];
-            dot_row<T, NC, Q8>(ups + r * a.row_bytes, x, up);
-            if (gates) dot_row<T, NC, Q8>(gates + r * a.row_bytes, x, gate);
-            for (int c = 0; c < NC; c++) {
-                if (lane_id() != c || c >= x.n) continue;
-                const float u = a.up_bias ? up[c] + a.up_bias[r] : up[c];
-                const float v = gates ? activate(a.activation, a.gate_bias ? gate[c] + a.gate_bias[r] : gate[c]) * u
-                                      : activate(a.activation, u);
-                h[c][i] = v;
-                a.h[static_cast<int64_t>(c) * a.f + r] = v;
-            }
+            float both[2][NC];
+            dot_both<T, NC, Q8>(ups + r * a.row_bytes, gates ? gates + r * a.row_bytes : nullptr, x, both);
+            const int c = lane_id(); /* writes its column */
+            if (c >= NC || c >= x.n) continue;
+            const float u = pick(both[0], c) + (a.up_bias ? a.up_bias[r] : 0.0f);
+            const float gate = pick(both[1], c) + (a.gate_bias ? a.gate_bias[r] : 0.0f);
+            const float v = gates ? activate(a.activation, gate) * u : activate(a.activation, u);
+            h[c][i] = v;
+            a.h[static_cast<int64_t>(c) * a.f + r] = v;
         }
         if (!a.h_q8) continue;
         __syncthreads();

@@ -66,11 +66,6 @@ template <class T> __global__ void __launch_bounds__(PLAIN_THREADS) matmat_plain
 constexpr int MMA_THREADS = 256, MMA_ROWS = 128, MMA_COLUMNS = 64, MMA_K = HT_K_STEP;
 constexpr int MMA_PITCH = MMA_K + 8; /* F16 elements: 36 words, so the fragments of a warp lie in different banks */
 
-__device__ __forceinline__ unsigned pack_halves(float low, float high)
-{
-    return float_to_half(low) | static_cast<unsigned>(float_to_half(high)) << 16;
-}
-
 /* What F16 cannot hold is cut; weights of that size do not occur in models that work. */
 __device__ __forceinline__ float cut_to_half(float v) { return fminf(fmaxf(v, -65504.0f), 65504.0f); }
 
@@ -80,9 +75,18 @@ template <class T> __device__ __forceinline__ void load_weights(const MatmatArgs
     const int t = static_cast<int>(threadIdx.x);
     float w[32];
     expand_row<T>(a, r0 + t / 2, k0 / 32 + t % 2, w);
-    unsigned *to = ws + t / 2 * (MMA_PITCH / 2) + t % 2 * 16;
-#pragma unroll /* w stays in registers */
-    for (int i = 0; i < 16; i++) to[i] = pack_halves(cut_to_half(w[2 * i]), cut_to_half(w[2 * i + 1]));
+    unsigned *to = ws + t / 2 * (MMA_PITCH / 2) + t % 2 * 16, h[16];
+    float amax = 0.0f;
+#pragma unroll /* w and h stay in registers */
+    for (int i = 0; i < 32; i++) amax = fmaxf(amax, fabsf(w[i]));
+    if (amax > 65504.0f) {
+#pragma unroll
+        for (int i = 0; i < 32; i++) w[i] = cut_to_half(w[i]);
+    }
+#pragma unroll
+    for (int i = 0; i < 16; i++) h[i] = pack_halves(w[2 * i], w[2 * i + 1]);
+#pragma unroll /* eight lanes write to all banks */
+    for (int i = 0; i < 16; i += 4) store_aligned4(to + i, h[i], h[i + 1], h[i + 2], h[i + 3]);
 }
 
 /* The block's columns: whole 16-byte pieces, columns past the last as zeros. */

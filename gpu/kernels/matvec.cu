@@ -22,14 +22,14 @@ template <class T, int NC, bool Q8> __global__ void __launch_bounds__(DECODE_THR
         const int64_t r = (g - a.first_group[m]) * DECODE_WARPS + static_cast<int>(threadIdx.x / 32);
         if (r >= o.rows) continue; /* whole warps */
 
-        float sum[NC];
-        dot_row<T, NC, Q8>(static_cast<const uint8_t *>(o.w) + r * o.row_bytes, x, sum);
-        for (int c = 0; c < NC; c++) {
-            if (lane_id() != c || c >= x.n) continue;
-            const float v = o.bias ? sum[c] + o.bias[r] : sum[c];
-            float *y = o.y + c * o.rows + r;
-            *y = a.add ? *y + v : v;
-        }
+        const uint8_t *const row[1] = {static_cast<const uint8_t *>(o.w) + r * o.row_bytes};
+        float sum[1][NC];
+        dot_rows<T, 1, NC, Q8>(row, x, sum);
+        const int c = lane_id(); /* writes its column */
+        if (c >= NC || c >= x.n) continue;
+        const float v = o.bias ? pick(sum[0], c) + o.bias[r] : pick(sum[0], c);
+        float *y = o.y + c * o.rows + r;
+        *y = a.add ? *y + v : v;
     }
 }
 

@@ -16,7 +16,7 @@ template <> __device__ __forceinline__ void planar_chunk<Q8_0>(const uint8_t *ro
 template <> __device__ __forceinline__ void planar_chunk<Q4_0>(const uint8_t *row, int64_t c, int64_t n, Chunk &o)
 {
     int packed[4];
-    load16(row + 16 * c, packed);
+    load_aligned<4>(row + 16 * c, packed);
     for (int i = 0; i < 4; i++) {
         o.q[i] = minus4(low_nibbles(packed[i]), 8);
         o.q[i + 4] = minus4(high_nibbles(packed[i]), 8);

@@ -45,9 +45,10 @@ template <class T, int NC, bool Q8> __global__ void __launch_bounds__(DECODE_THR
 
     for (int j = static_cast<int>(blockIdx.x) * DECODE_WARPS + static_cast<int>(threadIdx.x / 32); j < n; j += step) {
         const int neuron = a.list[j];
-        float sum[NC];
-        dot_row<T, NC, Q8>(static_cast<const uint8_t *>(a.up) + neuron * a.row_bytes, x, sum);
-        if (lane_id() == 0) a.h[neuron] *= a.bias ? sum[0] + a.bias[neuron] : sum[0];
+        const uint8_t *const row[1] = {static_cast<const uint8_t *>(a.up) + neuron * a.row_bytes};
+        float sum[1][NC];
+        dot_rows<T, 1, NC, Q8>(row, x, sum);
+        if (lane_id() == 0) a.h[neuron] *= a.bias ? sum[0][0] + a.bias[neuron] : sum[0][0];
     }
 }
 

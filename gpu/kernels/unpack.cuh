@@ -16,17 +16,48 @@ struct Chunk {
     float scale[2], offset[2];
 };
 
-/* ---- loads that ask for no more alignment than the blocks have ---- */
+/* ---- loads: as wide as the blocks of a type are aligned, since each costs a pass through the first-level cache. Rows
+ * begin at multiples of 16 bytes or of their blocks, whichever is less; a tensor at a multiple of 256. ---- */
 
 __device__ __forceinline__ int load2(const uint8_t *p) { return *reinterpret_cast<const uint16_t *>(p); }
-__device__ __forceinline__ int load4_by2(const uint8_t *p)
-{
-    return load2(p) | static_cast<int>(static_cast<unsigned>(load2(p + 2)) << 16);
-}
 __device__ __forceinline__ int load4(const uint8_t *p) { return *reinterpret_cast<const int *>(p); }
-__device__ __forceinline__ float load_half(const uint8_t *p)
+
+/* A half and the N words after it, at a multiple of 2: whole words of memory, whichever way they lie. */
+template <int N> __device__ __forceinline__ void load_half_and_words(const uint8_t *p, int &half, int (&q)[N])
 {
-    return half_to_float(*reinterpret_cast<const uint16_t *>(p));
+    const bool aligned = !(reinterpret_cast<uintptr_t>(p) & 2); /* the half and half a word, ..., the last half word */
+    const uint8_t *words = aligned ? p : p + 2;
+    const unsigned order = aligned ? 0x5432u : 0x3210u;
+    int w[N + 1];
+#pragma unroll
+    for (int i = 0; i < N; i++) w[i] = load4(words + 4 * i);
+    w[N] = load2(aligned ? p + 4 * N : p);
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        q[i] = static_cast<int>(__byte_perm(static_cast<unsigned>(w[i]), static_cast<unsigned>(w[i + 1]), order));
+    half = aligned ? w[0] & 0xffff : w[N];
+}
+
+/* N words at a multiple of 2, inside a block of a row: up to 2 bytes before them and 4 behind them are read too. */
+template <int N> __device__ __forceinline__ void load_words_by2(const uint8_t *p, int (&q)[N])
+{
+    const int odd = static_cast<int>(reinterpret_cast<uintptr_t>(p) & 2);
+    const unsigned order = odd ? 0x5432u : 0x3210u;
+    int w[N + 1];
+#pragma unroll
+    for (int i = 0; i <= N; i++) w[i] = load4(p - odd + 4 * i);
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        q[i] = static_cast<int>(__byte_perm(static_cast<unsigned>(w[i]), static_cast<unsigned>(w[i + 1]), order));
+}
+
+__device__ __forceinline__ float half_of(int bits) { return half_to_float(static_cast<uint16_t>(bits)); }
+__device__ __forceinline__ float high_half_of(int bits) { return half_of(static_cast<int>(static_cast<unsigned>(bits) >> 16)); }
+__device__ __forceinline__ float load_half(const uint8_t *p) { return half_of(load2(p)); }
+/* Byte i of a word, unsigned. */
+__device__ __forceinline__ int byte_at(int word, int i)
+{
+    return static_cast<int>(static_cast<unsigned>(word) >> 8 * i & 255u);
 }
 
 /* ---- arithmetic on four bytes in a word ---- */
@@ -43,12 +74,11 @@ __device__ __forceinline__ int low_nibbles(int x) { return x & 0x0f0f0f0f; }
 __device__ __forceinline__ int high_nibbles(int x) { return (x >> 4) & 0x0f0f0f0f; }
 
 /* Nibbles as in Q4_0: elements 0..15 in the low halves of 16 bytes, 16..31 in the high ones. */
-template <bool BY2> __device__ __forceinline__ void nibbles(const uint8_t *qs, int (&q)[8])
+__device__ __forceinline__ void nibbles(const int *packed, int (&q)[8])
 {
     for (int i = 0; i < 4; i++) {
-        const int x = BY2 ? load4_by2(qs + 4 * i) : load4(qs + 4 * i);
-        q[i] = low_nibbles(x);
-        q[i + 4] = high_nibbles(x);
+        q[i] = low_nibbles(packed[i]);
+        q[i + 4] = high_nibbles(packed[i]);
     }
 }
 
@@ -70,9 +100,10 @@ struct Q4_0 {
     static constexpr bool FLOAT = false, HALVES = false, MINIMUM = false;
     static __device__ __forceinline__ void chunk(const uint8_t *row, int64_t c, Chunk &o)
     {
-        const uint8_t *b = row + c * BYTES;
-        o.scale[0] = load_half(b);
-        nibbles<true>(b + 2, o.q);
+        int d, packed[4];
+        load_half_and_words(row + c * BYTES, d, packed);
+        o.scale[0] = half_of(d);
+        nibbles(packed, o.q);
         for (int i = 0; i < 8; i++) o.q[i] = minus4(o.q[i], 8);
     }
 };
@@ -83,9 +114,12 @@ struct Q4_1 {
     static __device__ __forceinline__ void chunk(const uint8_t *row, int64_t c, Chunk &o)
     {
         const uint8_t *b = row + c * BYTES;
-        o.scale[0] = load_half(b);
-        o.offset[0] = load_half(b + 2);
-        nibbles<false>(b + 4, o.q);
+        const int d = load4(b);
+        int packed[4];
+        for (int i = 0; i < 4; i++) packed[i] = load4(b + 4 + 4 * i);
+        o.scale[0] = half_of(d);
+        o.offset[0] = high_half_of(d);
+        nibbles(packed, o.q);
     }
 };
 
@@ -99,10 +133,11 @@ struct Q5_0 {
     static constexpr bool FLOAT = false, HALVES = false, MINIMUM = false;
     static __device__ __forceinline__ void chunk(const uint8_t *row, int64_t c, Chunk &o)
     {
-        const uint8_t *b = row + c * BYTES;
-        o.scale[0] = load_half(b);
-        nibbles<true>(b + 6, o.q);
-        add_fifth_bits(o.q, static_cast<unsigned>(load4_by2(b + 2)));
+        int d, words[5];
+        load_half_and_words(row + c * BYTES, d, words);
+        o.scale[0] = half_of(d);
+        nibbles(words + 1, o.q);
+        add_fifth_bits(o.q, static_cast<unsigned>(words[0]));
         for (int i = 0; i < 8; i++) o.q[i] = minus4(o.q[i], 16);
     }
 };
@@ -113,10 +148,12 @@ struct Q5_1 {
     static __device__ __forceinline__ void chunk(const uint8_t *row, int64_t c, Chunk &o)
     {
         const uint8_t *b = row + c * BYTES;
-        o.scale[0] = load_half(b);
-        o.offset[0] = load_half(b + 2);
-        nibbles<false>(b + 8, o.q);
-        add_fifth_bits(o.q, static_cast<unsigned>(load4(b + 4)));
+        int words[6];
+        for (int i = 0; i < 3; i++) load_aligned<2>(b + 8 * i, words + 2 * i);
+        o.scale[0] = half_of(words[0]);
+        o.offset[0] = high_half_of(words[0]);
+        nibbles(words + 2, o.q);
+        add_fifth_bits(o.q, static_cast<unsigned>(words[1]));
     }
 };
 
@@ -125,9 +162,9 @@ struct Q8_0 {
     static constexpr bool FLOAT = false, HALVES = false, MINIMUM = false;
     static __device__ __forceinline__ void chunk(const uint8_t *row, int64_t c, Chunk &o)
     {
-        const uint8_t *b = row + c * BYTES;
-        o.scale[0] = load_half(b);
-        for (int i = 0; i < 8; i++) o.q[i] = load4_by2(b + 2 + 4 * i);
+        int d;
+        load_half_and_words(row + c * BYTES, d, o.q);
+        o.scale[0] = half_of(d);
     }
 };
 
@@ -136,9 +173,10 @@ struct IQ4_NL {
     static constexpr bool FLOAT = false, HALVES = false, MINIMUM = false;
     static __device__ __forceinline__ void chunk(const uint8_t *row, int64_t c, Chunk &o)
     {
-        const uint8_t *b = row + c * BYTES;
-        o.scale[0] = load_half(b);
-        nibbles<true>(b + 2, o.q);
+        int d, packed[4];
+        load_half_and_words(row + c * BYTES, d, packed);
+        o.scale[0] = half_of(d);
+        nibbles(packed, o.q);
         for (int i = 0; i < 8; i++) o.q[i] = iq4_levels(o.q[i]);
     }
 };
@@ -151,10 +189,10 @@ struct Q2_K {
     static __device__ __forceinline__ void chunk(const uint8_t *row, int64_t c, Chunk &o)
     {
         const uint8_t *b = row + c / 8 * BYTES;
-        const int j = static_cast<int>(c % 8);
-        const float d = load_half(b + 80), m = load_half(b + 82);
+        const int j = static_cast<int>(c % 8), dm = load4(b + 80), packed = load2(b + 2 * j);
+        const float d = half_of(dm), m = high_half_of(dm);
         for (int h = 0; h < 2; h++) {
-            const int s = b[2 * j + h];
+            const int s = byte_at(packed, h);
             o.scale[h] = d * static_cast<float>(s & 15);
             o.offset[h] = -m * static_cast<float>(s >> 4);
         }
@@ -167,31 +205,28 @@ struct Q3_K {
     static constexpr bool FLOAT = false, HALVES = true, MINIMUM = false;
     static __device__ __forceinline__ void chunk(const uint8_t *row, int64_t c, Chunk &o)
     {
-        const uint8_t *b = row + c / 8 * BYTES, *packed = b + 96;
-        const int j = static_cast<int>(c % 8);
+        const uint8_t *b = row + c / 8 * BYTES;
+        const int j = static_cast<int>(c % 8), lows = load2(b + 96 + 2 * (j % 4)), highs = load2(b + 104 + 2 * (j % 2));
         const float d = load_half(b + 108);
         for (int h = 0; h < 2; h++) {
-            const int s = 2 * j + h, low = s < 8 ? packed[s] & 15 : packed[s - 8] >> 4;
-            o.scale[h] = d * static_cast<float>((low | ((packed[8 + s % 4] >> 2 * (s / 4)) & 3) << 4) - 32);
+            const int low = (byte_at(lows, h) >> (j < 4 ? 0 : 4)) & 15, high = (byte_at(highs, h) >> j / 2 * 2) & 3;
+            o.scale[h] = d * static_cast<float>((low | high << 4) - 32);
         }
-        for (int i = 0; i < 8; i++) {
-            const int low = (load4_by2(b + 32 + j / 4 * 32 + 4 * i) >> 2 * (j % 4)) & 0x03030303;
-            const int high = (load4_by2(b + 4 * i) >> j) & 0x01010101;
-            o.q[i] = minus4(low | high << 2, 4);
-        }
+        int low[8], high[8];
+        load_words_by2(b + 32 + j / 4 * 32, low);
+        load_words_by2(b, high);
+        for (int i = 0; i < 8; i++)
+            o.q[i] = minus4(((low[i] >> 2 * (j % 4)) & 0x03030303) | ((high[i] >> j) & 0x01010101) << 2, 4);
     }
 };
 
-/* Scale and minimum j of the packed 6-bit pairs of Q4_K and Q5_K. */
-__device__ __forceinline__ void k4_scale(const uint8_t *packed, int j, int &scale, int &minimum)
+/* The head of a block of Q4_K or Q5_K: d, the minimum's d, and eight pairs of 6 bits. Pair j as scale and offset. */
+__device__ __forceinline__ void k4_scales(const int (&head)[4], int j, Chunk &o)
 {
-    if (j < 4) {
-        scale = packed[j] & 63;
-        minimum = packed[j + 4] & 63;
-    } else {
-        scale = (packed[j + 4] & 15) | (packed[j - 4] >> 6) << 4;
-        minimum = packed[j + 4] >> 4 | (packed[j] >> 6) << 4;
-    }
+    const int a = byte_at(head[1], j % 4), b = byte_at(head[2], j % 4), c = byte_at(head[3], j % 4);
+    const int s = j < 4 ? a & 63 : (c & 15) | (a >> 6) << 4, m = j < 4 ? b & 63 : c >> 4 | (b >> 6) << 4;
+    o.scale[0] = half_of(head[0]) * static_cast<float>(s);
+    o.offset[0] = -high_half_of(head[0]) * static_cast<float>(m);
 }
 
 struct Q4_K {
@@ -201,11 +236,11 @@ struct Q4_K {
     {
         const uint8_t *b = row + c / 8 * BYTES;
         const int j = static_cast<int>(c % 8);
-        int s, m;
-        k4_scale(b + 4, j, s, m);
-        o.scale[0] = load_half(b) * static_cast<float>(s);
-        o.offset[0] = -load_half(b + 2) * static_cast<float>(m);
-        for (int i = 0; i < 8; i++) o.q[i] = (load4(b + 16 + j / 2 * 32 + 4 * i) >> 4 * (j % 2)) & 0x0f0f0f0f;
+        int head[4];
+        load_aligned<4>(b, head);
+        k4_scales(head, j, o);
+        for (int i = 0; i < 8; i += 4) load_aligned<4>(b + 16 + j / 2 * 32 + 4 * i, o.q + i);
+        for (int i = 0; i < 8; i++) o.q[i] = (o.q[i] >> 4 * (j % 2)) & 0x0f0f0f0f;
     }
 };
 
@@ -216,14 +251,14 @@ struct Q5_K {
     {
         const uint8_t *b = row + c / 8 * BYTES;
         const int j = static_cast<int>(c % 8);
-        int s, m;
-        k4_scale(b + 4, j, s, m);
-        o.scale[0] = load_half(b) * static_cast<float>(s);
-        o.offset[0] = -load_half(b + 2) * static_cast<float>(m);
-        for (int i = 0; i < 8; i++) {
-            const int low = (load4(b + 48 + j / 2 * 32 + 4 * i) >> 4 * (j % 2)) & 0x0f0f0f0f;
-            o.q[i] = low | ((load4(b + 16 + 4 * i) >> j) & 0x01010101) << 4;
+        int head[4], high[8];
+        load_aligned<4>(b, head);
+        k4_scales(head, j, o);
+        for (int i = 0; i < 8; i += 4) {
+            load_aligned<4>(b + 48 + j / 2 * 32 + 4 * i, o.q + i);
+            load_aligned<4>(b + 16 + 4 * i, high + i);
         }
+        for (int i = 0; i < 8; i++) o.q[i] = ((o.q[i] >> 4 * (j % 2)) & 0x0f0f0f0f) | ((high[i] >> j) & 0x01010101) << 4;
     }
 };
 
@@ -233,14 +268,14 @@ struct Q6_K {
     static __device__ __forceinline__ void chunk(const uint8_t *row, int64_t c, Chunk &o)
     {
         const uint8_t *b = row + c / 8 * BYTES;
-        const int j = static_cast<int>(c % 8), n = j / 4, p = j % 4;
+        const int j = static_cast<int>(c % 8), n = j / 4, p = j % 4, scales = load2(b + 192 + 2 * j);
         const float d = load_half(b + 208);
-        for (int h = 0; h < 2; h++) o.scale[h] = d * static_cast<float>(static_cast<int8_t>(b[192 + 2 * j + h]));
-        for (int i = 0; i < 8; i++) {
-            const int low = (load4_by2(b + 64 * n + 32 * (p & 1) + 4 * i) >> 4 * (p >> 1)) & 0x0f0f0f0f;
-            const int high = (load4_by2(b + 128 + 32 * n + 4 * i) >> 2 * p) & 0x03030303;
-            o.q[i] = minus4(low | high << 4, 32);
-        }
+        for (int h = 0; h < 2; h++) o.scale[h] = d * static_cast<float>(static_cast<int8_t>(byte_at(scales, h)));
+        int low[8], high[8];
+        load_words_by2(b + 64 * n + 32 * (p & 1), low);
+        load_words_by2(b + 128 + 32 * n, high);
+        for (int i = 0; i < 8; i++)
+            o.q[i] = minus4(((low[i] >> 4 * (p >> 1)) & 0x0f0f0f0f) | ((high[i] >> 2 * p) & 0x03030303) << 4, 32);
     }
 };
 
@@ -251,9 +286,12 @@ struct IQ4_XS {
     {
         const uint8_t *b = row + c / 8 * BYTES;
         const int j = static_cast<int>(c % 8);
-        const int s = ((b[4 + j / 2] >> 4 * (j % 2)) & 15) | ((load2(b + 2) >> 2 * j) & 3) << 4;
-        o.scale[0] = load_half(b) * static_cast<float>(s - 32);
-        nibbles<false>(b + 8 + 16 * j, o.q);
+        int head[2], packed[4]; /* d, the high bits of the scales, their low bits */
+        load_aligned<2>(b, head);
+        for (int i = 0; i < 4; i += 2) load_aligned<2>(b + 8 + 16 * j + 4 * i, packed + i);
+        const int low = (head[1] >> 4 * j) & 15, high = (head[0] >> (16 + 2 * j)) & 3;
+        o.scale[0] = half_of(head[0]) * static_cast<float>((low | high << 4) - 32);
+        nibbles(packed, o.q);
         for (int i = 0; i < 8; i++) o.q[i] = iq4_levels(o.q[i]);
     }
 };
@@ -283,11 +321,6 @@ struct BF16 {
 };
 
 /* ---- to floats ---- */
-
-__device__ __forceinline__ float byte_of(int word, int i)
-{
-    return static_cast<float>(static_cast<int8_t>(static_cast<unsigned>(word) >> 8 * i));
-}
 
 /* Weights [32 c, 32 c + 32) of a row; zeros beyond its end. */
 template <class T> __device__ __forceinline__ void expand(const uint8_t *row, int64_t c, int64_t cols, float (&w)[32])
