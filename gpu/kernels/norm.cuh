@@ -19,6 +19,20 @@ struct Affine {
         if (gain) v *= gain[i];
         return bias ? v + bias[i] : v;
     }
+    /* Elements [i, i + 4), i a multiple of 4, of columns that begin at a multiple of 16 bytes. */
+    __device__ __forceinline__ void four(int i, float (&v)[4]) const
+    {
+        int a[4], g[4] = {}, b[4] = {};
+        load_aligned<4>(x + i, a);
+        if (gain) load_aligned<4>(gain + i, g);
+        if (bias) load_aligned<4>(bias + i, b);
+        for (int j = 0; j < 4; j++) {
+            v[j] = (float_of(a[j]) - mean) * factor;
+            if (gain) v[j] *= float_of(g[j]);
+            if (bias) v[j] += float_of(b[j]);
+        }
+    }
+    static __device__ __forceinline__ float float_of(int bits) { return __uint_as_float(static_cast<unsigned>(bits)); }
 };
 
 /* `scratch`: shared, an element a warp. */
@@ -49,8 +63,12 @@ __device__ __forceinline__ void write_floats(const Affine &f, int cols, float *o
 /* cols: a multiple of 32. */
 __device__ __forceinline__ void write_blocks(const Affine &f, int cols, uint8_t *row)
 {
-    for (int b = static_cast<int>(threadIdx.x / 32); b < cols / 32; b += NORM_THREADS / 32)
-        quantize_block(row, cols, b, f(32 * b + lane_id()));
+    for (int begin = 0; begin < cols; begin += 4 * NORM_THREADS) { /* whole warps */
+        const int i = begin + 4 * static_cast<int>(threadIdx.x);
+        float v[4] = {};
+        if (i < cols) f.four(i, v);
+        quantize_four(row, cols, i, v, i < cols);
+    }
 }
 
 } // namespace HT_BUILD

@@ -24,6 +24,31 @@ __device__ __forceinline__ void quantize_block(uint8_t *row, int64_t cols, int64
     }
 }
 
+/* The same with four elements a lane, [i, i + 4) of the row, so that eight lanes hold a block and a warp four: it is shuffles
+ * that quantising costs, and these are a seventh. `there` is false for whole blocks that do not exist. Whole warps. */
+__device__ __forceinline__ void quantize_four(uint8_t *row, int64_t cols, int64_t i, const float (&x)[4], bool there)
+{
+    float amax = Max::of(Max::of(fabsf(x[0]), fabsf(x[1])), Max::of(fabsf(x[2]), fabsf(x[3])));
+    for (int lanes = 4; lanes; lanes /= 2) amax = Max::of(amax, __shfl_xor_sync(HT_WARP_ALL, amax, lanes));
+    const bool some = amax >= HT_ACT_TINY;
+    const float inverse = some ? 127.0f / amax : 0.0f;
+    int total = 0;
+    unsigned packed = 0;
+    for (int j = 0; j < 4; j++) {
+        const int q = some ? __float2int_rn(x[j] * inverse) : 0;
+        total += q;
+        packed |= (static_cast<unsigned>(q) & 255u) << 8 * j;
+    }
+    for (int lanes = 4; lanes; lanes /= 2) total += __shfl_xor_sync(HT_WARP_ALL, total, lanes);
+    if (!there) return;
+    *reinterpret_cast<unsigned *>(row + i) = packed;
+    if (i % HT_QK) return;
+    float *scales = reinterpret_cast<float *>(row + cols);
+    const float d = some ? amax / 127.0f : 0.0f;
+    scales[i / HT_QK] = d;
+    scales[(cols + i) / HT_QK] = d * static_cast<float>(total);
+}
+
 /* What no block type could hold anyway is cut, as ht_fit_load does. */
 __device__ __forceinline__ float cut(float x) { return x > 1e9f ? 1e9f : x < -1e9f ? -1e9f : x; }
 
