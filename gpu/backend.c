@@ -18,13 +18,11 @@ static int32_t widest(const ht_shape *s)
 
 static int32_t tiles_of(int32_t tokens) { return (tokens + HT_KV_TILE - 1) / HT_KV_TILE; }
 
-/* Splits are tiles of absolute position, so the bits do not depend on how many of them a step needs. At least 4 tiles
- * each: fewer is all merge; at most 64 splits: more is all scratch. */
+/* Splits are tiles of absolute position, so the bits do not depend on how many of them a step needs. One tile each, so that
+ * a few KV heads and a short context are work for many multiprocessors; at most 64 splits: more is all scratch. */
 static int32_t tiles_of_split(const ht_ops_limits *l)
 {
-    int32_t tiles = (tiles_of(l->context) + 63) / 64;
-
-    return tiles < 4 ? 4 : tiles;
+    return (tiles_of(l->context) + 63) / 64;
 }
 
 static int32_t most_splits(const ht_ops_limits *l)

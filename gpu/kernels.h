@@ -163,7 +163,7 @@ typedef struct ht_k_attend {
     const ht_k_group *groups;       /* [n_groups], each of at most columns_per_group columns */
     int32_t n_groups, columns_per_group;
     int32_t heads, kv_heads, head_dim, window;
-    int32_t splits, split_tiles;
+    int32_t splits, split_tiles;    /* at most HT_K_TILE splits */
     float scale, softcap;           /* softcap c > 0: a score s becomes c tanh(s / c), after the scale */
     ht_k_pages pages;
     float *out;                     /* (n, H, e) */

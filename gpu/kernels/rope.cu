@@ -63,11 +63,11 @@ static __device__ void store_row(ht_type type, float *head, int e, uint8_t *row)
     }
 }
 
-/* Block (i, c): head i of column c; q heads, then k heads, then v heads. */
+/* Block (c, i): head i of column c; q heads, then k heads, then v heads. */
 static __global__ void __launch_bounds__(HEAD_THREADS) rope_append(ht_k_rope_append a)
 {
     __shared__ float head[HT_K_MAX_HEAD], scratch[HEAD_THREADS / 32];
-    const int c = static_cast<int>(blockIdx.y), e = a.head_dim, i = static_cast<int>(blockIdx.x);
+    const int c = static_cast<int>(blockIdx.x), e = a.head_dim, i = static_cast<int>(blockIdx.y);
     const bool is_q = i < a.heads, is_k = !is_q && i < a.heads + a.kv_heads;
     const int g = is_q ? i : (i - a.heads) % a.kv_heads;
     const int64_t at = (static_cast<int64_t>(c) * (is_q ? a.heads : a.kv_heads) + g) * e;
@@ -94,7 +94,7 @@ static int start_rope_append(const ht_k_rope_append *k, void *stream)
     const ht_k_rope_append a = *k;
     if (a.head_dim > HT_K_MAX_HEAD) return 1;
     const double bytes = 8.0 * a.n * (a.heads + 2.0 * a.kv_heads) * a.head_dim;
-    return HT_LAUNCH(rope_append, dim3(a.heads + 2 * a.kv_heads, a.n), dim3(HEAD_THREADS), 0, bytes, stream, a);
+    return HT_LAUNCH(rope_append, dim3(a.n, a.heads + 2 * a.kv_heads), dim3(HEAD_THREADS), 0, bytes, stream, a);
 }
 
 } // namespace HT_BUILD
