@@ -35,7 +35,7 @@ typedef struct ht_emu_options {
     const char *name;            /* NULL: "emulated GPU" */
     int32_t ordinal;
     size_t budget;               /* 0: 1 GiB */
-    int32_t capability;          /* 0: 80; below 80 there are no tensor cores */
+    int32_t capability;          /* 0: 80; below 75 there are no tensor cores */
     double memory_bandwidth;     /* virtual time; 0: 1e12 bytes/s */
     double link_bandwidth;       /* 0: 25e9 bytes/s, each way */
     double link_latency;         /* seconds a copy costs besides; 0: 8e-6 */

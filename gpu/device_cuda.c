@@ -429,7 +429,7 @@ static int describe(cuda_device *d, int32_t ordinal, ht_error *err)
     d->info.capability = p.major * 10 + p.minor;
     d->info.multiprocessors = p.multiProcessorCount;
     d->info.resident_blocks = p.multiProcessorCount * (p.maxThreadsPerMultiProcessor / 256);
-    d->info.tensor_cores = d->info.capability >= 80;
+    d->info.tensor_cores = d->info.capability >= 75;
     d->info.memory_bytes = p.totalGlobalMem;
     d->info.memory_bandwidth = 2e3 * clock_khz * bus_bits / 8; /* double data rate */
     return 0;

@@ -104,7 +104,7 @@ typedef struct ht_k_matmat {
     ht_k_rows out;
     int32_t cols, n, add;
     const float *x;                 /* (n, cols) F32: the plain product; NULL: */
-    const ht_half *x_f16;           /* F16 columns as ht_k_norm writes them: tensor cores (sm_80) */
+    const ht_half *x_f16;           /* F16 columns as ht_k_norm writes them: tensor cores (sm_75) */
     const float *x_scale;           /* (n) */
 } ht_k_matmat;
 

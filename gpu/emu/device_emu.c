@@ -62,7 +62,7 @@ static void emu_info(ht_device *device, ht_device_info *out)
         .multiprocessors = 2, /* kernels that size their grid by it stay small */
         .resident_blocks = 2,
         .emulated = true,
-        .tensor_cores = o->capability >= 80,
+        .tensor_cores = o->capability >= 75,
         .memory_bytes = o->budget,
         .memory_bandwidth = o->memory_bandwidth,
         .link_bandwidth = o->link_bandwidth,
