@@ -17,8 +17,7 @@ template <class T> __device__ __forceinline__ void kv_four(const uint8_t *row, i
     }
     int words[N];
     load_aligned<N>(row + T::BYTES * i, words);
-    for (int j = 0; j < 4; j++)
-        v[j] = N == 4 ? __uint_as_float(static_cast<unsigned>(words[j % N])) : half_of(words[j / 2] >> 16 * (j % 2));
+    for (int j = 0; j < 4; j++) v[j] = T::of(words, j);
 }
 template <> __device__ __forceinline__ void kv_four<Q8_0>(const uint8_t *row, int i, int, float (&v)[4])
 {

@@ -305,11 +305,17 @@ struct F32 {
     {
         return reinterpret_cast<const float *>(row)[k];
     }
+    /* Element i of the words of a row. */
+    static __device__ __forceinline__ float of(const int *words, int i)
+    {
+        return __uint_as_float(static_cast<unsigned>(words[i]));
+    }
 };
 struct F16 {
     static constexpr int LEN = 1, BYTES = 2;
     static constexpr bool FLOAT = true, HALVES = false, MINIMUM = false;
     static __device__ __forceinline__ float at(const uint8_t *row, int64_t k) { return load_half(row + 2 * k); }
+    static __device__ __forceinline__ float of(const int *words, int i) { return half_of(words[i / 2] >> 16 * (i % 2)); }
 };
 struct BF16 {
     static constexpr int LEN = 1, BYTES = 2;
@@ -317,6 +323,11 @@ struct BF16 {
     static __device__ __forceinline__ float at(const uint8_t *row, int64_t k)
     {
         return __uint_as_float(static_cast<unsigned>(load2(row + 2 * k)) << 16);
+    }
+    static __device__ __forceinline__ float of(const int *words, int i)
+    {
+        const unsigned w = static_cast<unsigned>(words[i / 2]);
+        return __uint_as_float(i % 2 ? w & 0xffff0000u : w << 16);
     }
 };
 
@@ -326,7 +337,16 @@ struct BF16 {
 template <class T> __device__ __forceinline__ void expand(const uint8_t *row, int64_t c, int64_t cols, float (&w)[32])
 {
     if constexpr (T::FLOAT) {
-        for (int i = 0; i < 32; i++) w[i] = 32 * c + i < cols ? T::at(row, 32 * c + i) : 0.0f;
+        const uint8_t *from = row + 32 * c * T::BYTES;
+        if (32 * c + 32 <= cols && !(reinterpret_cast<uintptr_t>(from) & 15)) {
+            int words[8 * T::BYTES];
+#pragma unroll
+            for (int i = 0; i < 8 * T::BYTES; i += 4) load_aligned<4>(from + 4 * i, words + i);
+#pragma unroll
+            for (int i = 0; i < 32; i++) w[i] = T::of(words, i);
+        } else {
+            for (int i = 0; i < 32; i++) w[i] = 32 * c + i < cols ? T::at(row, 32 * c + i) : 0.0f;
+        }
     } else {
         Chunk k;
         if (32 * c >= cols) {

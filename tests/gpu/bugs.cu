@@ -95,6 +95,12 @@ static __global__ void misaligned(const float *x, float *y)
     cp_async_wait<0>();
     y[threadIdx.x] = x[threadIdx.x];
 }
+static __global__ void wide_load(const float *x, float *y)
+{
+    int words[4];
+    load_aligned<4>(x + 1, words);
+    y[threadIdx.x] = __uint_as_float(static_cast<unsigned>(words[threadIdx.x % 4]));
+}
 static __global__ void unset_shared(const float *x, float *y)
 {
     HT_SHARED(float, s);
@@ -141,6 +147,7 @@ int gpu_bug_start(gpu_bug bug, const float *x, float *y, void *stream)
     case BUG_NO_WAIT: return ONE_BLOCK(no_wait);
     case BUG_IN_FLIGHT: return ONE_BLOCK(in_flight);
     case BUG_MISALIGNED: return ONE_BLOCK(misaligned);
+    case BUG_WIDE_LOAD: return ONE_BLOCK(wide_load);
     case BUG_UNSET_SHARED: return ONE_BLOCK(unset_shared);
     default: return 1;
     }

@@ -22,6 +22,7 @@ typedef enum gpu_bug {
     BUG_NO_WAIT,           /* reads what cp.async has not brought yet */
     BUG_IN_FLIGHT,         /* returns with cp.async in flight */
     BUG_MISALIGNED,        /* cp.async to an odd address */
+    BUG_WIDE_LOAD,         /* a load of 16 bytes from a multiple of 4 */
     BUG_UNSET_SHARED,      /* reads shared memory that nobody wrote */
     BUG_COUNT
 } gpu_bug;

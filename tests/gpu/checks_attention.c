@@ -267,38 +267,47 @@ static bool right(gpu_rig *rig, const scene *s, const float *q, const float *out
     return true;
 }
 
+/* One column of each of three sequences, in the decode class. */
+typedef struct decode_case { int32_t heads, kv_heads, e, window, splits; float cap; } decode_case;
+
+static bool one_decode(gpu_rig *rig, const decode_case *o, ht_type k, ht_type v, const int32_t lengths[3])
+{
+    scene s = {.heads = o->heads, .kv_heads = o->kv_heads, .head_dim = o->e, .n_sequences = 3};
+    int32_t width = s.heads * s.head_dim, tiles = (lengths[0] + HT_K_TILE - 1) / HT_K_TILE;
+
+    if (!scene_make(rig, &s, k, v, lengths, 1)) return false;
+    fill_pages(rig, &s, lengths);
+    size_t total = (size_t)(s.n * width);
+    float *q = gpu_floats(rig, total, -3, 3), *out = gpu_array(rig, total * 4);
+    uint8_t *q8 = s.head_dim % 32 ? NULL : gpu_array(rig, (size_t)s.n * HT_K_ACT_STRIDE(width));
+    bool ok = attend(rig, &s, q, out, q8, s.n, 1, o->splits, (tiles + o->splits - 1) / o->splits, o->window, o->cap) &&
+              right(rig, &s, q, out, o->window, o->cap);
+    for (int32_t c = 0; c < s.n && ok && q8; c++) {
+        uint8_t *want = ht_alloc(1, HT_ACT_ROW_BYTES(width));
+        ht_act_quantize(out + (size_t)c * (size_t)width, want, width);
+        if (memcmp(want, q8 + (size_t)c * HT_K_ACT_STRIDE(width), HT_ACT_ROW_BYTES(width)))
+            ok = gpu_failed(rig, "attend: quantised column %d differs", c);
+        ht_free(want);
+    }
+    gpu_rig_reset(rig);
+    return ok;
+}
+
 bool check_attention(gpu_rig *rig)
 {
-    static const struct { int32_t heads, kv_heads, e, window, splits; float cap; } shapes[] = {
-        {4, 2, 64, 0, 3, 0}, {3, 3, 48, 100, 3, 1.5f}, {20, 1, 32, 0, 5, 0}, {2, 2, 128, 0, 2, 50}, {2, 1, 256, 0, 2, 0},
+    static const decode_case cases[] = {
+        {4, 2, 64, 0, 3, 0},  {3, 3, 48, 100, 3, 1.5f}, {20, 1, 32, 0, 5, 0}, {2, 2, 128, 0, 2, 50},
+        {2, 1, 256, 0, 2, 0}, {4, 1, 30, 70, 2, 0},     {3, 1, 160, 0, 5, 0},
     };
-    const int32_t lengths[] = {300, 1, 65};
+    const int32_t lengths[] = {300, 1, 65}, long_lengths[] = {2300, 1, 640};
 
-    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         for (size_t t = 0; t < sizeof kv_types / sizeof *kv_types; t++) {
-            scene s = {.heads = shapes[i].heads, .kv_heads = shapes[i].kv_heads, .head_dim = shapes[i].e, .n_sequences = 3};
             ht_type v = kv_types[(t + (i == 0)) % 4]; /* k and v of different types once */
-            if (s.head_dim % 32 && kv_types[t] >= HT_Q4_0) continue;
-            if (!scene_make(rig, &s, kv_types[t], v, lengths, 1)) return false;
-            fill_pages(rig, &s, lengths);
-            size_t total = (size_t)(s.n * s.heads * s.head_dim);
-            float *q = gpu_floats(rig, total, -3, 3), *out = gpu_array(rig, total * 4);
-            int32_t width = s.heads * s.head_dim;
-            uint8_t *q8 = s.head_dim % 32 ? NULL : gpu_array(rig, (size_t)s.n * HT_K_ACT_STRIDE(width));
-            bool ok = attend(rig, &s, q, out, q8, s.n, 1, shapes[i].splits, (5 + shapes[i].splits - 1) / shapes[i].splits,
-                             shapes[i].window, shapes[i].cap) &&
-                      right(rig, &s, q, out, shapes[i].window, shapes[i].cap);
-            for (int32_t c = 0; c < s.n && ok && q8; c++) {
-                uint8_t *want = ht_alloc(1, HT_ACT_ROW_BYTES(width));
-                ht_act_quantize(out + (size_t)c * (size_t)width, want, width);
-                if (memcmp(want, q8 + (size_t)c * HT_K_ACT_STRIDE(width), HT_ACT_ROW_BYTES(width)))
-                    ok = gpu_failed(rig, "attend: quantised column %d differs", c);
-                ht_free(want);
-            }
-            gpu_rig_reset(rig);
-            if (!ok) return false;
+            if (cases[i].e % 32 && kv_types[t] >= HT_Q4_0) continue;
+            if (!one_decode(rig, &cases[i], kv_types[t], v, lengths)) return false;
         }
-    return true;
+    return one_decode(rig, &(decode_case){2, 1, 32, 0, 36, 0}, HT_Q8_0, HT_F16, long_lengths); /* more splits than lanes */
 }
 
 /* Many columns a sequence: right, and each column's bits those that it has in groups of its own. */

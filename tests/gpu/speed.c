@@ -202,7 +202,7 @@ static void time_attention(session *s, ht_type type, int32_t heads, int32_t kv_h
 {
     enum { E = 128 };
     const ht_type_info *t = ht_type_get(type);
-    int32_t pages = tokens / HT_K_TILE, split_tiles = pages < 256 ? 4 : pages / 64, splits = (pages + split_tiles - 1) / split_tiles;
+    int32_t pages = tokens / HT_K_TILE, split_tiles = (pages + 63) / 64, splits = (pages + split_tiles - 1) / split_tiles;
     size_t row = ht_row_bytes(t, E), page = 2 * (size_t)kv_heads * HT_K_TILE * row;
     char name[64];
 
@@ -263,6 +263,8 @@ void run_speed(session *s)
         time_matmat(s, HT_Q4_0, 8192 / scale, 8192 / scale, 512 / (scale > 1 ? 8 : 1), tensor);
         time_matmat(s, HT_Q4_K, 8192 / scale, 8192 / (scale > 1 ? 32 : 1), 512 / (scale > 1 ? 8 : 1), tensor);
     }
+    time_attention(s, HT_F16, 32, 32, 512 / (scale > 1 ? 8 : 1));
+    time_attention(s, HT_F16, 64, 8, 512 / (scale > 1 ? 8 : 1));
     time_attention(s, HT_F16, 64, 8, 8192 / scale);
     time_attention(s, HT_Q8_0, 64, 8, 8192 / scale);
     time_attention(s, HT_Q4_0, 64, 8, 8192 / scale);

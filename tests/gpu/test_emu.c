@@ -46,7 +46,7 @@ static const struct { gpu_bug bug; const char *text; } rules[] = {
     {BUG_TWO_BARRIERS, "different __syncthreads"}, {BUG_EXITED, "after some threads have returned"},
     {BUG_HALF_WARP, "deadlock"},                   {BUG_GONE_LANE, "has returned"},
     {BUG_OUTSIDE_MASK, "outside the mask"},        {BUG_IN_FLIGHT, "cp.async in flight"},
-    {BUG_MISALIGNED, "16-byte aligned"},
+    {BUG_MISALIGNED, "16-byte aligned"},      {BUG_WIDE_LOAD, "multiple of its width"},
 };
 
 Test(emu, broken_rules_are_errors)
