@@ -129,6 +129,15 @@ static bool write_json(const session *s)
     return fclose(f) == 0;
 }
 
+/* Some failures end the program on the spot: what is known by then is printed all the same. */
+static const session *unfinished;
+static void print_unfinished(void)
+{
+    if (!unfinished) return;
+    print_table(unfinished);
+    printf("FAILED: ended early\n");
+}
+
 /* ---- options --------------------------------------------------------------------------------------------- */
 
 static int usage(const char *what)
@@ -162,7 +171,7 @@ static int parse(options *o, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    session s = {0};
+    static session s; /* print_unfinished may come after main */
     ht_error err = {0};
 
     int r = parse(&s.o, argc, argv);
@@ -174,9 +183,12 @@ int main(int argc, char **argv)
     }
     s.gpu->device.ops->info(&s.gpu->device, &s.info);
     if (!gpu_rig_open(&s.rig, s.gpu, s.o.seed)) return 1;
+    unfinished = &s;
+    atexit(print_unfinished);
     bool ok = !s.o.checks || run_checks(&s);
     if (s.o.speed || s.o.models) run_speed(&s);
     if (s.o.models) run_models(&s);
+    unfinished = NULL;
     print_table(&s);
     for (int i = 0; i < s.n; i++) ok &= s.results[i].ok;
     if (s.o.json) ok &= write_json(&s);

@@ -7,37 +7,42 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Queues one run; the device's code of the launch. */
+/* Queues one run; 0, or the code of what was not queued. */
 typedef int job_fn(session *s, void *job);
 
-/* Median of several batches, each long enough to hide the host's part. */
-static double time_job(session *s, job_fn *fn, void *job)
+/* Seconds of `runs` runs one after another; negative when one of them failed. */
+static double time_runs(session *s, job_fn *fn, void *job, int runs)
+{
+    int code = 0;
+    double t = ht_now();
+
+    for (int i = 0; i < runs && !code; i++) code = fn(s, job);
+    bool done = gpu_synced(&s->rig);
+    return code || !done ? -1 : ht_now() - t;
+}
+
+/* Median of several batches, each long enough to hide the host's part. What fails has no rate. */
+static void time_job(session *s, result *r, job_fn *fn, void *job)
 {
     enum { BATCHES = 7 };
-    double seconds[BATCHES];
+    double seconds[BATCHES], t = time_runs(s, fn, job, 3);
     int runs = 1;
 
-    for (int warm = 0; warm < 3; warm++) fn(s, job);
-    gpu_synced(&s->rig);
-    for (;;) { /* how many runs are 20 ms */
-        double t = ht_now();
-        for (int i = 0; i < runs; i++) fn(s, job);
-        gpu_synced(&s->rig);
-        t = ht_now() - t;
+    for (; t >= 0; runs *= 2) { /* how many runs are 20 ms */
+        t = time_runs(s, fn, job, runs);
         if (t > 0.02 || runs > 20000 || s->info.emulated) break;
-        runs *= 2;
     }
-    for (int b = 0; b < BATCHES; b++) {
-        double t = ht_now();
-        for (int i = 0; i < runs; i++) fn(s, job);
-        gpu_synced(&s->rig);
-        seconds[b] = (ht_now() - t) / runs;
+    for (int b = 0; b < BATCHES && t >= 0; b++) {
+        t = time_runs(s, fn, job, runs);
+        seconds[b] = t / runs;
         for (int i = b; i > 0 && seconds[i] < seconds[i - 1]; i--) {
             double swap = seconds[i];
             seconds[i] = seconds[i - 1], seconds[i - 1] = swap;
         }
     }
-    return seconds[BATCHES / 2];
+    r->ok = t >= 0;
+    r->seconds = r->ok ? seconds[BATCHES / 2] : 0;
+    if (!r->ok) fprintf(stderr, "  FAILED: %s\n", s->rig.text[0] ? s->rig.text : "a launch was refused");
 }
 
 typedef struct copy_job { void *dst, *src; size_t bytes; } copy_job;
@@ -87,9 +92,9 @@ static void time_copy(session *s)
     result *r = add_result(s, "copy on device");
 
     c.dst = blank(s, c.bytes), c.src = blank(s, c.bytes);
-    r->seconds = time_job(s, run_copy, &c);
+    time_job(s, r, run_copy, &c);
     r->bytes = 2.0 * (double)c.bytes;
-    s->copy_rate = r->bytes / r->seconds;
+    if (r->ok) s->copy_rate = r->bytes / r->seconds;
     unblank(s, c.dst), unblank(s, c.src);
 }
 
@@ -100,10 +105,10 @@ static void time_tensor_cores(session *s)
     if (!s->info.tensor_cores) return;
     result *r = add_result(s, "tensor cores on registers");
     k.out = blank(s, (size_t)k.blocks * 256 * 4);
-    r->seconds = time_job(s, run_probe, &k);
+    time_job(s, r, run_probe, &k);
     r->flops = HT_K_PROBE_FLOPS * k.blocks * k.turns;
     r->tensor = true;
-    s->tensor_rate = r->flops / r->seconds;
+    if (r->ok) s->tensor_rate = r->flops / r->seconds;
     unblank(s, k.out);
 }
 
@@ -124,7 +129,7 @@ static void time_matvec(session *s, ht_type type, int32_t rows, int32_t cols, in
                         .x = {.x = x, .bytes = x_bytes, .cols = cols, .n = n, .q8 = q8, .fused = how == FUSED,
                               .norm.eps = 1e-5f, .blocks = s->info.resident_blocks}};
     result *r = add_result(s, name);
-    r->seconds = time_job(s, run_matvec, &j);
+    time_job(s, r, run_matvec, &j);
     r->bytes = (double)bytes + (double)x_bytes * n + 4.0 * rows * n;
     r->flops = 2.0 * rows * cols * n;
     unblank(s, j.w.w), unblank(s, x), unblank(s, y);
@@ -145,7 +150,7 @@ static void time_glu(session *s, ht_type type, int32_t f, int32_t d)
                      .x = {.x = x, .bytes = 4LL * d, .cols = d, .n = 1, .q8 = 1, .fused = 1, .norm.eps = 1e-5f,
                            .blocks = s->info.resident_blocks}};
     result *r = add_result(s, name);
-    r->seconds = time_job(s, run_glu, &j);
+    time_job(s, r, run_glu, &j);
     r->bytes = (double)bytes + 8.0 * f + 4.0 * d;
     r->flops = 4.0 * f * d;
     unblank(s, j.w.w), unblank(s, x), unblank(s, h), unblank(s, h8);
@@ -170,7 +175,7 @@ static void time_axpy(session *s, ht_type type, int32_t f, int32_t d)
     ht_k_axpy k = {.type = type, .f = f, .cols = d, .row_bytes = (int64_t)row, .down = w, .h = h, .list = gpu_twin(&s->rig, list),
                    .n_active = gpu_twin(&s->rig, n), .partial = partial, .x = x};
     result *r = add_result(s, name);
-    r->seconds = time_job(s, run_axpy, &k);
+    time_job(s, r, run_axpy, &k);
     r->bytes = (double)active * (double)row + 8.0 * HT_K_GROUPS(0, f) * d;
     r->flops = 2.0 * active * d;
     gpu_rig_reset(&s->rig);
@@ -190,7 +195,7 @@ static void time_matmat(session *s, ht_type type, int32_t rows, int32_t cols, in
     ht_k_matmat k = {.type = type, .out = {w, (int64_t)ht_row_bytes(t, cols), rows, NULL, y}, .cols = cols, .n = n,
                      .x = tensor ? NULL : x, .x_f16 = tensor ? x : NULL, .x_scale = tensor ? scale : NULL};
     result *r = add_result(s, name);
-    r->seconds = time_job(s, run_matmat, &k);
+    time_job(s, r, run_matmat, &k);
     r->bytes = (double)bytes + 4.0 * n * (rows + cols);
     r->flops = 2.0 * rows * cols * n;
     r->tensor = tensor;
@@ -229,7 +234,7 @@ static void time_attention(session *s, ht_type type, int32_t heads, int32_t kv_h
         .arrived = gpu_twin(&s->rig, arrived),
     };
     result *r = add_result(s, name);
-    r->seconds = time_job(s, run_attend, &k);
+    time_job(s, r, run_attend, &k);
     r->bytes = (double)pages * (double)page;
     r->flops = 4.0 * heads * E * tokens;
     gpu_rig_reset(&s->rig);
@@ -256,7 +261,7 @@ void run_speed(session *s)
     time_matvec(s, HT_Q4_0, 10240 / scale, 8192, 1, FUSED);
     time_matvec(s, HT_Q4_0, 28672 / scale, 8192, 4, FUSED);
     time_glu(s, HT_Q4_0, 28672 / scale, 8192);
-    time_glu(s, HT_Q4_K, 11008 / scale, 4096);
+    time_glu(s, HT_Q4_K, (11008 / scale + 31) / 32 * 32, 4096);
     time_axpy(s, HT_Q4_0, 28672 / scale, 8192);
     time_axpy(s, HT_Q8_0, 28672 / scale, 8192);
     for (int tensor = 0; tensor <= s->info.tensor_cores; tensor++) {
