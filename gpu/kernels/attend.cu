@@ -149,18 +149,18 @@ static __device__ void soften(const Shared &s, int n_rows)
     __syncthreads();
 }
 
-/* Scores of the staged tokens, [t0, ...) of the tile at position `begin`: a token a thread, two rows at a time. */
+/* Scores of the staged tokens, [t0, ...) of the tile at position `begin`: a token a thread, four rows at a time. */
 static __device__ void score_tokens(const ht_k_attend &a, const Rows &rows, const Shared &s, int begin, int t0)
 {
     const int step = staged_tokens(a.head_dim), token = static_cast<int>(threadIdx.x) % step, p = begin + t0 + token;
     const int fours = fours_of(a.head_dim), beside = ATTEND_THREADS / step; /* rows at the same time */
 
-    for (int r0 = static_cast<int>(threadIdx.x) / step; r0 < rows.n; r0 += 2 * beside) {
-        const int n = r0 + beside < rows.n ? 2 : 1;
-        float w[2];
-        score<2>(s.q + r0 * 4 * fours, beside * 4 * fours, n, s.stage + token * stage_pitch(a.head_dim), fours, w);
+    for (int r0 = static_cast<int>(threadIdx.x) / step; r0 < rows.n; r0 += 4 * beside) {
+        const int left = (rows.n - r0 + beside - 1) / beside, n = left < 4 ? left : 4;
+        float w[4];
+        score(s.q + r0 * 4 * fours, beside * 4 * fours, n, s.stage + token * stage_pitch(a.head_dim), fours, w);
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
+        for (int i = 0; i < 4; i++) {
             const int r = r0 + i * beside;
             if (i >= n) continue;
             if (a.softcap > 0.0f) w[i] = ht_softcapf(w[i], a.softcap);
