@@ -112,7 +112,7 @@ INLINE void prefetch(const char *next, size_t next_bytes, int32_t t, int32_t n)
 {
     if (!next) return;
     size_t end = next_bytes * (size_t)(t + n) / HT_KV_TILE;
-    for (size_t i = next_bytes * (size_t)t / HT_KV_TILE; i < end; i += 64) _mm_prefetch(next + i, _MM_HINT_T0);
+    for (size_t i = next_bytes * (size_t)t / HT_KV_TILE; i < end; i += 64) _mm_prefetch(next + i, _MM_HINT_T1);
 }
 
 /* All m rows against tokens [begin, end), multiples of 4; rows of the tile exist whether seen or not. */

@@ -60,9 +60,21 @@ static void cap_scores(const ht_attention_args *a, const rows *r, int32_t from, 
         for (int32_t t = from; t < to; t++) s[i * HT_KV_TILE + t] = ht_softcapf(a->scale * s[i * HT_KV_TILE + t], a->softcap);
 }
 
-/* Tiles [begin, end) of a sequence, in order. */
+/* Keys and values of a tile, of KV head g. */
+typedef struct tile_data { const char *k, *v; } tile_data;
+
+static tile_data tile_of(const ht_host *h, const ht_attention_args *a, const int32_t *pages, int32_t tile, int32_t g)
+{
+    const ht_kv_layout *kv = &h->base.limits.kv;
+    const char *page = a->page[pages[tile]];
+    return (tile_data){page + (size_t)g * HT_KV_TILE * kv->k_row_bytes,
+                       page + kv->v_offset + (size_t)g * HT_KV_TILE * kv->v_row_bytes};
+}
+
+/* Tiles [begin, end) of a sequence, in order. `after`: what this thread will most likely read then; may be {NULL}. While a
+ * tile is attended to, the same part of the next one is prefetched. */
 static void attend_tiles(const ht_host *h, const ht_attention_args *a, const rows *r, int32_t g, const int32_t *pages,
-                         int32_t begin, int32_t end, ht_host_scratch *s)
+                         int32_t begin, int32_t end, tile_data after, ht_host_scratch *s)
 {
     const ht_kv_layout *kv = &h->base.limits.kv;
     const ht_kernels *k = &h->kernels;
@@ -72,14 +84,13 @@ static void attend_tiles(const ht_host *h, const ht_attention_args *a, const row
     for (int32_t tile = begin; tile < end; tile++) {
         int32_t from, to;
         if (!see_tile(h, a, r, tile, s->first, s->limit, &from, &to)) continue;
-        const char *page = a->page[pages[tile]];
-        const char *kt = page + (size_t)g * k_bytes, *vt = page + kv->v_offset + (size_t)g * v_bytes;
-        const char *next = tile + 1 < end ? (const char *)a->page[pages[tile + 1]] + (size_t)g * k_bytes : NULL;
-        k->attend_scores[kv->k_type](s->s, r->q, e, r->m, kt, kv->k_row_bytes, e, from, to, vt, v_bytes);
+        tile_data now = tile_of(h, a, pages, tile, g), next = tile + 1 < end ? tile_of(h, a, pages, tile + 1, g) : after;
+        k->attend_scores[kv->k_type](s->s, r->q, e, r->m, now.k, kv->k_row_bytes, e, from, to, next.k, k_bytes);
         bool capped = a->softcap > 0.0f;
         if (capped) cap_scores(a, r, from, to, s->s);
         k->attend_softmax(s->s, r->m, capped ? 1.0f : a->scale, s->first, s->limit, r->max, r->sum, s->carry);
-        k->attend_mix[kv->v_type](r->acc, e, s->s, s->carry, r->m, vt, kv->v_row_bytes, e, from, to, next, k_bytes);
+        k->attend_mix[kv->v_type](r->acc, e, s->s, s->carry, r->m, now.v, kv->v_row_bytes, e, from, to, next.v,
+                                   v_bytes);
     }
 }
 
@@ -131,11 +142,15 @@ static void decode_range(void *context, int64_t begin, int64_t end, int thread)
         int32_t tile = (j->group[c] + group) * HT_GROUP_TILES;
         int32_t last = (int32_t)ht_min_i64(tile + HT_GROUP_TILES, ht_ceil_div(limit_of(h, column), HT_KV_TILE));
         float *out = partial_of(j, c, group, g);
+        const int32_t *pages = h->step.pages[h->step.sequence[column]];
+        int32_t then = g + 1 < shape->n_kv_heads ? tile : tile + HT_GROUP_TILES; /* the next item, of this column */
+        tile_data after = {NULL, NULL};
+        if (then * HT_KV_TILE < limit_of(h, column)) after = tile_of(h, j->a, pages, then, (g + 1) % shape->n_kv_heads);
         rows r = {.column = column, .columns = 1, .m = m, .q = j->a->q + (column * shape->n_heads + g * m) * e,
                   .max = out, .sum = out + m, .acc = out + 2 * m};
         reset_rows(&r, e);
-        attend_tiles(h, j->a, &r, g, h->step.pages[h->step.sequence[column]],
-                     (int32_t)ht_max_i64(tile, first_of(h, j->a, column) / HT_KV_TILE), last, s);
+        attend_tiles(h, j->a, &r, g, pages, (int32_t)ht_max_i64(tile, first_of(h, j->a, column) / HT_KV_TILE), last, after,
+                     s);
     }
 }
 
@@ -210,7 +225,7 @@ static void block_item(const block_job *j, int32_t block, int32_t g, ht_host_scr
     for (int32_t c = begin; c < end; c++)
         memcpy(s->q + (int64_t)(c - begin) * group * e, j->a->q + ((int64_t)c * shape->n_heads + g * group) * e, bytes);
     attend_tiles(h, j->a, &r, g, h->step.pages[h->step.sequence[begin]], first_of(h, j->a, begin) / HT_KV_TILE,
-                 (int32_t)ht_ceil_div(limit_of(h, end - 1), HT_KV_TILE), s);
+                 (int32_t)ht_ceil_div(limit_of(h, end - 1), HT_KV_TILE), (tile_data){NULL, NULL}, s);
     for (int32_t i = 0; i < r.m; i++) {
         float *out = j->a->out + ((int64_t)(begin + i / group) * shape->n_heads + g * group + i % group) * e;
         float inverse = 1.0f / r.sum[i];
