@@ -4,40 +4,24 @@
  */
 #include "cpu/tile_avx2.h"
 
-/* Sums of 16 quants. */
-TILE_INLINE int32_t sum_16(const int8_t *q)
+/* What add_block and sum_piece need of `blocks` blocks of a column, where the stored sums do not serve. */
+static void make_aux(ht_type type, tile_aux *aux, const int8_t *q, int64_t blocks)
 {
-    __m128i v = _mm_xor_si128(_mm_loadu_si128((const __m128i *)(const void *)q), _mm_set1_epi8(-128));
-    __m128i s = _mm_sad_epu8(v, _mm_setzero_si128());
-    return _mm_cvtsi128_si32(s) + _mm_extract_epi16(s, 4) - 16 * 128;
-}
-
-/* What block_column needs of `blocks` blocks of a column, for types where the stored sums do not serve. */
-static void make_aux(ht_type type, tile_aux *aux, const int8_t *q, const float *d, int64_t blocks)
-{
-    int32_t offset = unpack_offset(type);
-    if (!unpack_halves(type)) {
-        for (int64_t b = 0; b < blocks; b++)
-            aux[b].i = -offset * (sum_16(q + HT_QK * b) + sum_16(q + HT_QK * b + 16));
-    } else if (unpack_has_min(type)) {
-        for (int64_t b = 0; b < 2 * blocks; b++)
-            aux[b].f = d[b / 2] * (float)sum_16(q + 16 * b);
-    } else {
-        for (int64_t b = 0; b < 2 * blocks; b++)
-            aux[b].i = -offset * sum_16(q + 16 * b);
-    }
+    for (int64_t b = 0; b < blocks; b++)
+        tile_make_aux(unpack_halves(type), unpack_offset(type), q + HT_QK * b, aux + b * tile_aux_count(type), 1);
 }
 
 /* A tile against several columns, over a segment's blocks. */
 static void tile_several(const tile_type *t, const tile_rows *tile, const char *next, const tile_columns *x,
                          int64_t n, int64_t blocks, __m256 *acc)
 {
-    __m256i stored[TILE_STAGE * 12];
+    __m256i stored[TILE_STAGE * STORED_MOST];
     const size_t stage_bytes = unpack_group_bytes(t->type) * (size_t)(TILE_STAGE / unpack_group_blocks(t->type));
     size_t at = 0;
     for (int64_t b = 0; b < blocks; b += TILE_STAGE, at += stage_bytes) {
         int64_t some = blocks - b < TILE_STAGE ? blocks - b : TILE_STAGE;
-        tile_prefetch(next, at, at + stage_bytes);
+        for (size_t line = 0; line < stage_bytes * TILE_ROWS / 64; line++)
+            tile_prefetch(next, at, line, line + 1);
         t->store(tile, at, some, stored);
         t->columns(n, stored, some, x, b, acc);
     }
@@ -53,27 +37,27 @@ static void segment_q8(const tile_type *t, float *y, int64_t y_stride, const cha
         const char *column = (const char *)x + (size_t)c * x_bytes;
         set.q[c] = ht_act_quants(column) + HT_QK * first;
         set.d[c] = ht_act_scales(column, cols) + first;
-        if (!unpack_halves(t->type) && !unpack_offset(t->type)) {
+        if (!unpack_offset(t->type) && t->type != HT_Q2_K) {
             set.aux[c] = (const tile_aux *)(const void *)(ht_act_sums(column, cols) + first);
         } else {
-            make_aux(t->type, aux[c], set.q[c], set.d[c], blocks);
+            make_aux(t->type, aux[c], set.q[c], blocks);
             set.aux[c] = aux[c];
         }
     }
-    for (int64_t r = 0; r < rows; r += TILE_ROWS) {
+    for (int64_t r = 0, row; r < rows;) {
         tile_rows tile;
-        tile_set(&tile, w + (size_t)r * row_bytes, row_bytes, rows - r);
-        __m256i mask = lanes_mask(rows - r);
+        __m256i mask;
+        r = tile_set(&tile, w, row_bytes, rows, r, &row, &mask);
         __m256 acc[HT_DECODE_COLUMNS];
         for (int64_t c = 0; c < n; c++)
-            acc[c] = first == 0 ? _mm256_setzero_ps() : _mm256_maskload_ps(y + c * y_stride + r, mask);
-        const char *next = (const char *)((uintptr_t)tile.row[0] + tile_ahead(row_bytes));
+            acc[c] = first == 0 ? _mm256_setzero_ps() : _mm256_maskload_ps(y + c * y_stride + row, mask);
+        const char *next = (const char *)((uintptr_t)tile.row + tile_ahead(row_bytes));
         if (n == 1)
             t->one(&tile, next, set.q[0], set.d[0], set.aux[0], blocks, acc);
         else
             tile_several(t, &tile, next, &set, n, blocks, acc);
         for (int64_t c = 0; c < n; c++)
-            _mm256_maskstore_ps(y + c * y_stride + r, mask, acc[c]);
+            _mm256_maskstore_ps(y + c * y_stride + row, mask, acc[c]);
     }
 }
 
@@ -117,9 +101,10 @@ static void tile_f32(const tile_type *t, const tile_rows *tile, const float *x, 
 static void dot_f32(const tile_type *t, float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows,
                     const void *x, size_t x_bytes, int64_t n, int64_t cols)
 {
-    for (int64_t r = 0; r < rows; r += TILE_ROWS) {
+    for (int64_t r = 0, row; r < rows;) {
         tile_rows tile;
-        tile_set(&tile, (const char *)w + (size_t)r * row_bytes, row_bytes, rows - r);
+        __m256i mask;
+        r = tile_set(&tile, w, row_bytes, rows, r, &row, &mask);
         for (int64_t begin = 0; begin < n; begin += HT_DECODE_COLUMNS) {
             int64_t some = n - begin < HT_DECODE_COLUMNS ? n - begin : HT_DECODE_COLUMNS;
             __m256 acc[HT_DECODE_COLUMNS];
@@ -128,7 +113,7 @@ static void dot_f32(const tile_type *t, float *y, int64_t y_stride, const void *
             tile_f32(t, &tile, (const float *)(const void *)((const char *)x + (size_t)begin * x_bytes), x_bytes, some,
                      cols / HT_QK, acc);
             for (int64_t c = 0; c < some; c++)
-                _mm256_maskstore_ps(y + (begin + c) * y_stride + r, lanes_mask(rows - r), acc[c]);
+                _mm256_maskstore_ps(y + (begin + c) * y_stride + row, mask, acc[c]);
         }
     }
 }
@@ -139,14 +124,14 @@ static void expand(const tile_type *t, const void *row, float *out, int64_t cols
     float floats[HT_QK_K * TILE_ROWS];
     const int64_t group = HT_QK * unpack_group_blocks(t->type);
     const size_t bytes = unpack_group_bytes(t->type);
-    for (int64_t k = 0; k < cols; k += group * TILE_ROWS) {
-        int64_t rows = (cols - k) / group < TILE_ROWS ? (cols - k) / group : TILE_ROWS;
+    for (int64_t r = 0, first; r < cols / group;) {
         tile_rows tile;
-        tile_set(&tile, (const char *)row + (size_t)(k / group) * bytes, bytes, rows);
+        __m256i mask;
+        int64_t end = tile_set(&tile, row, bytes, cols / group, r, &first, &mask);
         t->floats(&tile, 0, group / HT_QK, floats);
-        for (int64_t r = 0; r < rows; r++) {
+        for (; r < end; r++) {
             for (int64_t i = 0; i < group; i++)
-                out[k + r * group + i] = floats[TILE_ROWS * i + r];
+                out[r * group + i] = floats[TILE_ROWS * i + r - first];
         }
     }
 }

@@ -65,7 +65,7 @@ TILE_INLINE void turn_floats(ht_type type, const tile_rows *tile, int64_t k0, in
         int64_t some = len - k < 8 ? len - k : 8;
         __m256 v[8];
         TILE_UNROLL for (int r = 0; r < 8; r++)
-            v[r] = load_floats(type, tile->row[r], k0 + k, some);
+            v[r] = load_floats(type, tile->row + (size_t)r * tile->stride, k0 + k, some);
         turn8(v);
         TILE_UNROLL for (int i = 0; i < 8; i++) {
             if (i < some)
@@ -95,15 +95,15 @@ PANEL_OF(bf16, HT_BF16)
 
 /* ---- the product --------------------------------------------------------------------------------------------- */
 
-/* 16 rows . 4 columns over a panel; `first` begins the sums, else they go on from y. */
+/* Two tiles . 4 columns over a panel; `first` begins the sums, else they go on from y and y_high. */
 static void panel_product(const float *low, const float *high, const float *packed, int64_t len, bool first, float *y,
-                          int64_t y_stride, __m256i low_rows, __m256i high_rows, int64_t n)
+                          float *y_high, int64_t y_stride, __m256i low_rows, __m256i high_rows, int64_t n)
 {
     __m256 acc[2][TILE_COLUMNS];
     TILE_UNROLL for (int c = 0; c < TILE_COLUMNS; c++) {
         bool load = !first && c < n;
         acc[0][c] = load ? _mm256_maskload_ps(y + c * y_stride, low_rows) : _mm256_setzero_ps();
-        acc[1][c] = load ? _mm256_maskload_ps(y + c * y_stride + TILE_ROWS, high_rows) : _mm256_setzero_ps();
+        acc[1][c] = load ? _mm256_maskload_ps(y_high + c * y_stride, high_rows) : _mm256_setzero_ps();
     }
     for (int64_t k = 0; k < len; k++) {
         __m256 a = _mm256_load_ps(low + TILE_ROWS * k), b = _mm256_load_ps(high + TILE_ROWS * k);
@@ -116,7 +116,7 @@ static void panel_product(const float *low, const float *high, const float *pack
     TILE_UNROLL for (int c = 0; c < TILE_COLUMNS; c++) {
         if (c < n) {
             _mm256_maskstore_ps(y + c * y_stride, low_rows, acc[0][c]);
-            _mm256_maskstore_ps(y + c * y_stride + TILE_ROWS, high_rows, acc[1][c]);
+            _mm256_maskstore_ps(y_high + c * y_stride, high_rows, acc[1][c]);
         }
     }
 }
@@ -125,22 +125,22 @@ static void run(panel_fn *panel, const void *type, float *y, int64_t y_stride, c
                 int64_t rows, const void *packed, int64_t n, int64_t cols, void *scratch)
 {
     float *low = (float *)(((uintptr_t)scratch + 63) & ~(uintptr_t)63), *high = low + TILE_ROWS * PANEL;
-    for (int64_t r = 0; r < rows; r += ROWS) {
-        const char *tile_w = (const char *)w + (size_t)r * row_bytes;
-        tile_rows first, second;
-        tile_set(&first, tile_w, row_bytes, rows - r);
-        bool two = rows - r > TILE_ROWS;
-        if (two)
-            tile_set(&second, tile_w + TILE_ROWS * row_bytes, row_bytes, rows - r - TILE_ROWS);
-        __m256i low_rows = lanes_mask(rows - r), high_rows = lanes_mask(rows - r - TILE_ROWS);
+    for (int64_t r = 0; r < rows;) {
+        tile_rows tile[2];
+        __m256i mask[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+        int64_t row[2] = {0}, tiles = 0;
+        for (; tiles < 2 && r < rows; tiles++)
+            r = tile_set(&tile[tiles], w, row_bytes, rows, r, &row[tiles], &mask[tiles]);
         for (int64_t k = 0; k < cols; k += PANEL) {
             int64_t len = cols - k < PANEL ? cols - k : PANEL;
-            panel(type, &first, k, len, low);
-            if (two)
-                panel(type, &second, k, len, high);
-            for (int64_t c = 0; c < n; c += TILE_COLUMNS)
-                panel_product(low, two ? high : low, (const float *)packed + c * cols + k * TILE_COLUMNS, len, k == 0,
-                              y + c * y_stride + r, y_stride, low_rows, high_rows, n - c);
+            panel(type, &tile[0], k, len, low);
+            if (tiles == 2)
+                panel(type, &tile[1], k, len, high);
+            for (int64_t c = 0; c < n; c += TILE_COLUMNS) {
+                float *at = y + c * y_stride;
+                panel_product(low, tiles == 2 ? high : low, (const float *)packed + c * cols + k * TILE_COLUMNS, len, k == 0,
+                              at + row[0], at + row[1], y_stride, mask[0], mask[1], n - c);
+            }
         }
     }
 }

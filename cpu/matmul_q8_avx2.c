@@ -3,54 +3,44 @@
  */
 #include "cpu/tile_types_avx2.h"
 
-enum { WIDE = 12288 }; /* columns up to which four tiles of rows fit into half an L2 of 1 MiB or more */
+enum {
+    WIDE = 12288,   /* columns up to which four tiles of rows fit into half an L2 of 1 MiB or more */
+    WIDE_TILES = 4,
+};
 
-static size_t packed_bytes(bool halves, int64_t n, int64_t cols)
+static size_t packed_bytes(int aux_count, int64_t n, int64_t cols)
 {
     size_t tiles = (size_t)(n + TILE_COLUMNS - 1) / TILE_COLUMNS;
-    return tiles * (size_t)(cols / HT_QK) * packed_block_bytes(halves);
+    return tiles * (size_t)(cols / HT_QK) * packed_block_bytes(aux_count);
 }
 
-TILE_INLINE int32_t sum_16(__m128i q)
-{
-    __m128i s = _mm_sad_epu8(_mm_xor_si128(q, _mm_set1_epi8(-128)), _mm_setzero_si128());
-    return _mm_cvtsi128_si32(s) + _mm_extract_epi16(s, 4) - 16 * 128;
-}
+/* How a column is packed: the F32 sums of its blocks, or tile_make_aux of an offset (0: the sums of halves). */
+enum pack_kind { PACK_SUMS, PACK_WHOLE, PACK_HALVES };
+TILE_INLINE int aux_of(enum pack_kind kind) { return kind == PACK_HALVES ? 2 : 1; }
 
-/* One column of one tile; offset < 0: minimums. */
-TILE_INLINE void pack_column(bool halves, int32_t offset, char *tile, const void *x, int64_t slot, int64_t cols)
+/* One column of one tile. */
+TILE_INLINE void pack_column(enum pack_kind kind, int32_t offset, char *tile, const void *x, int64_t slot, int64_t cols)
 {
     const int8_t *q = ht_act_quants(x);
     const float *d = ht_act_scales(x, cols), *sums = ht_act_sums(x, cols);
-    for (int64_t b = 0; b < cols / HT_QK; b++, tile += packed_block_bytes(halves)) {
-        __m128i low = _mm_loadu_si128((const __m128i *)(const void *)(q + HT_QK * b));
-        __m128i high = _mm_loadu_si128((const __m128i *)(const void *)(q + HT_QK * b + 16));
-        _mm_storeu_si128((__m128i *)(void *)(tile + HT_QK * slot), low);
-        _mm_storeu_si128((__m128i *)(void *)(tile + HT_QK * slot + 16), high);
+    for (int64_t b = 0; b < cols / HT_QK; b++, tile += packed_block_bytes(aux_of(kind))) {
+        memcpy(tile + HT_QK * slot, q + HT_QK * b, HT_QK);
         float *scale = (float *)(void *)(tile + TILE_COLUMNS * HT_QK);
         tile_aux *aux = (tile_aux *)(void *)(scale + TILE_COLUMNS);
         scale[slot] = d[b];
-        int32_t s0 = sum_16(low), s1 = sum_16(high);
-        if (halves && offset < 0) {
-            aux[slot].f = d[b] * (float)s0;
-            aux[TILE_COLUMNS + slot].f = d[b] * (float)s1;
-        } else if (halves) {
-            aux[slot].i = -offset * s0;
-            aux[TILE_COLUMNS + slot].i = -offset * s1;
-        } else if (offset < 0) {
+        if (kind == PACK_SUMS)
             aux[slot].f = sums[b];
-        } else {
-            aux[slot].i = -offset * (s0 + s1);
-        }
+        else
+            tile_make_aux(kind == PACK_HALVES, offset, q + HT_QK * b, aux + slot, TILE_COLUMNS);
     }
 }
 
-TILE_INLINE void pack(bool halves, int32_t offset, void *packed, const void *x, size_t x_bytes, int64_t begin,
+TILE_INLINE void pack(enum pack_kind kind, int32_t offset, void *packed, const void *x, size_t x_bytes, int64_t begin,
                       int64_t end, int64_t n, int64_t cols)
 {
-    const size_t block = packed_block_bytes(halves), tile_bytes = (size_t)(cols / HT_QK) * block;
+    const size_t block = packed_block_bytes(aux_of(kind)), tile_bytes = (size_t)(cols / HT_QK) * block;
     for (int64_t c = begin; c < end; c++)
-        pack_column(halves, offset, (char *)packed + (size_t)(c / TILE_COLUMNS) * tile_bytes,
+        pack_column(kind, offset, (char *)packed + (size_t)(c / TILE_COLUMNS) * tile_bytes,
                     (const char *)x + (size_t)c * x_bytes, c % TILE_COLUMNS, cols);
     if (end != n || n % TILE_COLUMNS == 0 || begin == end)
         return;
@@ -65,57 +55,56 @@ TILE_INLINE void pack(bool halves, int32_t offset, void *packed, const void *x, 
 }
 
 /* Tiles of rows that are unpacked together. */
-static int64_t tiles_at_once(int64_t cols) { return cols <= WIDE ? 4 : 2; }
+static int64_t tiles_at_once(int64_t cols) { return cols <= WIDE ? WIDE_TILES : 2; }
 
 static size_t scratch_bytes(int64_t cols)
 {
-    return (size_t)(tiles_at_once(cols) * (cols / HT_QK) * 12) * sizeof(__m256i) + 64;
+    return (size_t)(tiles_at_once(cols) * (cols / HT_QK) * STORED_MOST) * sizeof(__m256i) + 64;
 }
 
 static void run(const tile_type *t, float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows,
                 const void *packed, int64_t n, int64_t cols, void *scratch)
 {
-    const bool halves = unpack_halves(t->type);
     const int64_t blocks = cols / HT_QK, vectors = blocks * stored_vectors(t->type);
-    const size_t tile_bytes = (size_t)blocks * packed_block_bytes(halves);
+    const size_t tile_bytes = (size_t)blocks * packed_block_bytes(tile_aux_count(t->type));
     __m256i *stored = (__m256i *)(((uintptr_t)scratch + 63) & ~(uintptr_t)63);
-    const int64_t step = TILE_ROWS * tiles_at_once(cols);
-    for (int64_t r = 0; r < rows && n > 0; r += step) {
-        int64_t end = rows - r < step ? rows : r + step;
-        for (int64_t s = r; s < end; s += TILE_ROWS) {
+    const int64_t most = tiles_at_once(cols);
+    for (int64_t r = 0; r < rows && n > 0;) {
+        int64_t tiles = 0, row[WIDE_TILES];
+        __m256i mask[WIDE_TILES];
+        for (; tiles < most && r < rows; tiles++) {
             tile_rows tile;
-            tile_set(&tile, (const char *)w + (size_t)s * row_bytes, row_bytes, rows - s);
-            t->store(&tile, 0, blocks, stored + (s - r) / TILE_ROWS * vectors);
+            r = tile_set(&tile, w, row_bytes, rows, r, &row[tiles], &mask[tiles]);
+            t->store(&tile, 0, blocks, stored + tiles * vectors);
         }
         /* Each product prefetches its share of the rows to be unpacked next: with few columns they are soon wanted. */
-        const char *next = (const char *)w + (size_t)end * row_bytes;
-        int64_t products = (n + TILE_COLUMNS - 1) / TILE_COLUMNS * ((end - r + TILE_ROWS - 1) / TILE_ROWS);
-        size_t share = (size_t)(rows - end < step ? rows - end : step) * row_bytes / (size_t)products;
+        const char *next = (const char *)w + (size_t)r * row_bytes;
+        int64_t products = (n + TILE_COLUMNS - 1) / TILE_COLUMNS * tiles;
+        size_t share = (size_t)(rows - r < tiles * TILE_ROWS ? rows - r : tiles * TILE_ROWS) * row_bytes / (size_t)products;
         size_t share_of_block = (share + (size_t)blocks - 1) / (size_t)blocks;
         for (int64_t c = 0; c < n; c += TILE_COLUMNS) {
             const char *columns = (const char *)packed + (size_t)(c / TILE_COLUMNS) * tile_bytes;
-            for (int64_t s = r; s < end; s += TILE_ROWS, next += share) {
-                t->product(stored + (s - r) / TILE_ROWS * vectors, columns, blocks, next, share_of_block,
-                           y + c * y_stride + s, y_stride, rows - s, n - c);
+            for (int64_t s = 0; s < tiles; s++, next += share) {
+                t->product(stored + s * vectors, columns, blocks, next, share_of_block, y + c * y_stride + row[s], y_stride,
+                           mask[s], n - c);
             }
         }
     }
 }
 
-#define PACK(kind, halves, offset)                                                                                 \
-    static size_t bytes_##kind(int64_t n, int64_t cols) { return packed_bytes(halves, n, cols); }                  \
-    static void pack_##kind(void *packed, const void *x, size_t x_bytes, int64_t begin, int64_t end, int64_t n,    \
+#define PACK(name, kind, offset)                                                                                   \
+    static size_t bytes_##name(int64_t n, int64_t cols) { return packed_bytes(aux_of(kind), n, cols); }            \
+    static void pack_##name(void *packed, const void *x, size_t x_bytes, int64_t begin, int64_t end, int64_t n,    \
                             int64_t cols)                                                                          \
     {                                                                                                              \
-        pack(halves, offset, packed, x, x_bytes, begin, end, n, cols);                                             \
+        pack(kind, offset, packed, x, x_bytes, begin, end, n, cols);                                               \
     }
-PACK(whole_min, false, -1)
-PACK(halves_min, true, -1)
-PACK(whole_8, false, 8)
-PACK(whole_16, false, 16)
-PACK(whole_0, false, 0)
-PACK(halves_4, true, 4)
-PACK(halves_32, true, 32)
+PACK(sums, PACK_SUMS, 0)
+PACK(whole_0, PACK_WHOLE, 0)
+PACK(whole_8, PACK_WHOLE, 8)
+PACK(whole_16, PACK_WHOLE, 16)
+PACK(halves_4, PACK_HALVES, 4)
+PACK(halves_32, PACK_HALVES, 32)
 
 #define RUN(name, id)                                                                                              \
     static void run_##name(float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows,              \
@@ -131,15 +120,15 @@ void ht_kernels_matmul_q8_avx2(ht_kernels *k)
     k->matmul[id][0] = (ht_matmul){bytes_##kind, scratch_bytes, pack_##kind, run_##name, 4 * TILE_ROWS,     \
                                    TILE_COLUMNS, true};
     FILL(q4_0, HT_Q4_0, whole_8)
-    FILL(q4_1, HT_Q4_1, whole_min)
+    FILL(q4_1, HT_Q4_1, sums)
     FILL(q5_0, HT_Q5_0, whole_16)
-    FILL(q5_1, HT_Q5_1, whole_min)
-    FILL(q8_0, HT_Q8_0, whole_0)
-    FILL(iq4_nl, HT_IQ4_NL, whole_0)
-    FILL(iq4_xs, HT_IQ4_XS, whole_0)
-    FILL(q2_k, HT_Q2_K, halves_min)
+    FILL(q5_1, HT_Q5_1, sums)
+    FILL(q8_0, HT_Q8_0, sums)
+    FILL(iq4_nl, HT_IQ4_NL, sums)
+    FILL(iq4_xs, HT_IQ4_XS, sums)
+    FILL(q2_k, HT_Q2_K, whole_0)
     FILL(q3_k, HT_Q3_K, halves_4)
-    FILL(q4_k, HT_Q4_K, whole_min)
-    FILL(q5_k, HT_Q5_K, whole_min)
+    FILL(q4_k, HT_Q4_K, sums)
+    FILL(q5_k, HT_Q5_K, sums)
     FILL(q6_k, HT_Q6_K, halves_32)
 }

@@ -13,15 +13,41 @@ enum {
     TILE_COLUMNS = 4,   /* columns that a packed tile of activations holds side by side */
 };
 
-/* A block in memory: 8 vectors of weights, then 1 or 2 of scales, then as many of minimums if the type has them. */
-TILE_INLINE int64_t stored_vectors(ht_type type)
+/* A block in memory: 8 vectors of weights, then of its scales those that the type has (store_scales). */
+enum { STORED_MOST = 13 };
+TILE_INLINE int stored_vectors(ht_type type)
 {
-    return 8 + (unpack_halves(type) ? 2 : 1) * (unpack_has_min(type) ? 2 : 1);
+    return 8 + (unpack_has_scale(type) ? unpack_halves(type) ? 2 : 1 : 0) + 1 + (unpack_has_min(type) ? 1 : 0) +
+           (type == HT_Q2_K ? 1 : 0);
 }
 
-/* What is known of a column beside quants and scale, 32 bits for each block, or each half block:
- *   offset types: int, -offset * sum(q), the start of the integer sum; types with minimums: float, d * sum(q). */
+/* What is known of a column beside quants and scale, 32 bits for each block, for HT_Q3_K and HT_Q6_K for each half block:
+ *   offset types       two 16-bit ints, where the sums of products by pairs begin: -offset times the sum of the quants
+ *                      0 and 1, and of 2 and 3, of every four;
+ *   HT_Q2_K            two 16-bit ints, the sums of the quants of both halves;
+ *   other minimums     float, d * sum(q). */
 typedef union tile_aux { int32_t i; float f; } tile_aux;
+TILE_INLINE int tile_aux_count(ht_type type) { return type == HT_Q3_K || type == HT_Q6_K ? 2 : 1; }
+
+/* The aux of 32 quants for types whose sums are integers. */
+TILE_INLINE void tile_make_aux(bool halves, int32_t offset, const int8_t *q, tile_aux *aux, int64_t aux_stride)
+{
+    const __m128i ones = _mm_set1_epi8(1), scale = _mm_set1_epi16((int16_t)-offset);
+    __m128i sum[2];
+    TILE_UNROLL for (int h = 0; h < 2; h++) {
+        sum[h] = _mm_maddubs_epi16(ones, _mm_loadu_si128((const __m128i *)(const void *)(q + 16 * h)));
+        sum[h] = _mm_add_epi16(sum[h], _mm_unpackhi_epi64(sum[h], sum[h]));
+        sum[h] = _mm_add_epi16(sum[h], _mm_shuffle_epi32(sum[h], 1));
+    }
+    if (offset == 0) {
+        aux[0].i = _mm_cvtsi128_si32(_mm_hadd_epi16(_mm_unpacklo_epi32(sum[0], sum[1]), sum[0]));
+    } else if (halves) {
+        aux[0].i = _mm_cvtsi128_si32(_mm_mullo_epi16(sum[0], scale));
+        aux[aux_stride].i = _mm_cvtsi128_si32(_mm_mullo_epi16(sum[1], scale));
+    } else {
+        aux[0].i = _mm_cvtsi128_si32(_mm_mullo_epi16(_mm_add_epi16(sum[0], sum[1]), scale));
+    }
+}
 
 /* How far from a tile's beginning the one begins that is prefetched meanwhile: whole tiles, 32 KiB or more. */
 TILE_INLINE size_t tile_ahead(size_t row_bytes)
@@ -30,12 +56,12 @@ TILE_INLINE size_t tile_ahead(size_t row_bytes)
     return (least + tile - 1) / tile * tile;
 }
 
-/* While a tile is read, a later one is prefetched into L2, a few lines for each block that is unpacked, in the order
- * of addresses (all its rows lie one after another): see tile_avx512.h. */
-TILE_INLINE void tile_prefetch(const char *next, size_t from, size_t to)
+/* While a tile is read, a later one is prefetched into L2 in the order of addresses (all its rows lie one after another):
+ * see tile_avx512.h. Lines [from, to) from `at` bytes of each row on. */
+TILE_INLINE void tile_prefetch(const char *next, size_t at, size_t from, size_t to)
 {
-    for (size_t line = (from * TILE_ROWS + 63) & ~(size_t)63; line < to * TILE_ROWS; line += 64)
-        _mm_prefetch((const char *)((uintptr_t)next + line), _MM_HINT_T1);
+    TILE_UNROLL for (size_t line = from; line < to; line++)
+        _mm_prefetch((const char *)((uintptr_t)next + TILE_ROWS * at + 64 * line), _MM_HINT_T1);
 }
 
 typedef struct tile_columns {
@@ -58,7 +84,7 @@ typedef struct tile_type {
     /* y = stored blocks . a packed tile of columns (matmul_q8_avx2.c), the first n of them. Prefetches next_step bytes
      * of `next` with each block. */
     void (*product)(const __m256i *stored, const char *packed, int64_t blocks, const char *next, size_t next_step,
-                    float *y, int64_t y_stride, int64_t rows, int64_t n);
+                    float *y, int64_t y_stride, __m256i mask, int64_t n);
 } tile_type;
 
 extern const tile_type ht_tile_q4_0_avx2, ht_tile_q4_1_avx2, ht_tile_q5_0_avx2, ht_tile_q5_1_avx2, ht_tile_q8_0_avx2,
@@ -120,42 +146,55 @@ TILE_INLINE __m256i column_product(bool is_signed, __m256i w, const int8_t *q)
     return is_signed ? _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w)) : _mm256_maddubs_epi16(w, x);
 }
 
-/* sum += w[i] . q, i in [from, to): 16-bit sums of pairs as far as the type's bytes allow. */
-TILE_INLINE __m256i column_sum(ht_type type, const __m256i *w, int from, int to, const int8_t *q, __m256i sum)
+typedef struct block_sum { __m256i pairs, whole; } block_sum;
+
+/* sum += s * (16 weights of 8 rows . q), the columns of half h of a block (0, then 1). Integers, and exact: in whatever
+ * order pieces come, the sum of a block is the same. */
+TILE_INLINE void sum_piece(ht_type type, int h, const __m256i w[4], __m256i s, const int8_t *q, const tile_aux *aux,
+                           int64_t aux_stride, block_sum *sum)
 {
-    const int pairs = unpack_pairs(type) < to - from ? unpack_pairs(type) : to - from;
-    TILE_UNROLL for (int i = from; i < to; i += pairs) {
-        __m256i p = column_product(unpack_is_signed(type), w[i], q + 4 * i);
-        TILE_UNROLL for (int j = 1; j < pairs; j++)
-            p = _mm256_add_epi16(p, column_product(unpack_is_signed(type), w[i + j], q + 4 * (i + j)));
-        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(p, _mm256_set1_epi16(1)));
+    const bool is_signed = unpack_is_signed(type), across = unpack_pairs(type) == 8;
+    if (unpack_pairs(type) == 1) {
+        TILE_UNROLL for (int i = 0; i < 4; i++) {
+            __m256i p = _mm256_madd_epi16(column_product(is_signed, w[i], q + 4 * i), s);
+            sum->whole = h == 0 && i == 0 ? p : _mm256_add_epi32(sum->whole, p);
+        }
+        return;
     }
-    return sum;
+    __m256i pairs = column_product(is_signed, w[0], q);
+    if (across && h == 1)
+        pairs = _mm256_add_epi16(sum->pairs, pairs);
+    else if (unpack_offset(type) != 0)
+        pairs = _mm256_add_epi16(_mm256_set1_epi32(aux[unpack_halves(type) ? h * aux_stride : 0].i), pairs);
+    TILE_UNROLL for (int i = 1; i < 4; i++)
+        pairs = _mm256_add_epi16(pairs, column_product(is_signed, w[i], q + 4 * i));
+    sum->pairs = pairs;
+    if (across && h == 0)
+        return;
+    pairs = _mm256_madd_epi16(pairs, s);
+    sum->whole = across || h == 0 ? pairs : _mm256_add_epi32(sum->whole, pairs);
 }
 
-/* acc += one block (8 rows, 32) . 32 values of a column. This is the one order of sums of both classes. */
-TILE_INLINE __m256 block_column(ht_type type, const __m256i w[8], const __m256 d[2], const __m256 m[2], const int8_t *q,
-                                float scale, const tile_aux *aux, int64_t aux_stride, __m256 acc)
+/* acc += a block's sum, scaled. This is the one order of F32 sums of both classes. */
+TILE_INLINE __m256 add_block(ht_type type, __m256i sum, const tile_scales *o, float scale, const tile_aux *aux, __m256 acc)
 {
-    const bool halves = unpack_halves(type), offset = unpack_offset(type) != 0;
-    if (halves) {
-        __m256i low = _mm256_set1_epi32(offset ? aux[0].i : 0);
-        __m256i high = _mm256_set1_epi32(offset ? aux[aux_stride].i : 0);
-        low = column_sum(type, w, 0, 4, q, low);
-        high = column_sum(type, w, 4, 8, q, high);
-        __m256 t = _mm256_mul_ps(_mm256_cvtepi32_ps(low), d[0]);
-        t = _mm256_fmadd_ps(_mm256_cvtepi32_ps(high), d[1], t);
-        acc = _mm256_fmadd_ps(t, _mm256_set1_ps(scale), acc);
-    } else {
-        __m256i sum = column_sum(type, w, 0, 8, q, _mm256_set1_epi32(offset ? aux[0].i : 0));
-        acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), _mm256_mul_ps(d[0], _mm256_set1_ps(scale)), acc);
-    }
-    if (unpack_has_min(type)) {
-        acc = _mm256_fmadd_ps(m[0], _mm256_set1_ps(aux[0].f), acc);
-        if (halves)
-            acc = _mm256_fmadd_ps(m[1], _mm256_set1_ps(aux[aux_stride].f), acc);
-    }
+    __m256 t = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), o->d);
+    if (type == HT_Q2_K)
+        t = _mm256_fmadd_ps(_mm256_cvtepi32_ps(_mm256_madd_epi16(o->mins, _mm256_set1_epi32(aux[0].i))), o->m, t);
+    acc = _mm256_fmadd_ps(t, _mm256_set1_ps(scale), acc);
+    if (unpack_has_min(type) && type != HT_Q2_K)
+        acc = _mm256_fmadd_ps(o->m, _mm256_set1_ps(aux[0].f), acc);
     return acc;
+}
+
+/* acc += one block (8 rows, 32) . 32 values of a column. */
+TILE_INLINE __m256 block_column(ht_type type, const __m256i w[8], const tile_scales *o, const int8_t *q, float scale,
+                                const tile_aux *aux, int64_t aux_stride, __m256 acc)
+{
+    block_sum sum;
+    sum_piece(type, 0, w, o->s[0], q, aux, aux_stride, &sum);
+    sum_piece(type, 1, w + 4, o->s[1], q + 16, aux, aux_stride, &sum);
+    return add_block(type, sum.whole, o, scale, aux, acc);
 }
 
 #endif

@@ -6,79 +6,152 @@
 
 #if defined(__AVX2__)
 
-TILE_INLINE void tile_one(ht_type type, const tile_rows *tile, const char *next, const int8_t *q,
-                          const float *d, const tile_aux *aux, int64_t blocks, __m256 *out)
+/* acc += `blocks` (a constant: a group, or several small blocks) from `at` on . a column. */
+TILE_INLINE __m256 tile_blocks(ht_type type, const tile_rows *tile, size_t at, int blocks, const char *next, const int8_t *q,
+                               const float *d, const tile_aux *aux, __m256 acc)
 {
-    const int group = unpack_group_blocks(type), halves = unpack_halves(type) ? 2 : 1;
-    __m256 acc = *out;
-    size_t at = 0;
-    for (int64_t first = 0; first < blocks; first += group, at += unpack_group_bytes(type)) {
-        const size_t bytes = unpack_group_bytes(type), n = (size_t)group;
-        tile_group scales;
-        unpack_scales(type, tile, at, &scales);
-        TILE_UNROLL for (int b = 0; b < group; b++) {
-            tile_prefetch(next, at + (size_t)b * bytes / n, at + (size_t)(b + 1) * bytes / n);
-            tile_block w;
-            unpack_block(type, tile, at, &scales, b, &w);
-            acc = block_column(type, w.w, w.d, w.m, q + HT_QK * (first + b), d[first + b], aux + (first + b) * halves,
-                               1, acc);
+    const int group = unpack_group_blocks(type), span = unpack_span(type), pieces = unpack_pieces(type);
+    const size_t bytes = unpack_group_bytes(type);
+    const int64_t per_block = tile_aux_count(type);
+    const size_t lines = ((size_t)(blocks / group) * bytes * TILE_ROWS + 63) / 64;
+    tile_group g;
+    TILE_UNROLL for (int b = 0; b < blocks; b += span) {
+        const size_t group_at = at + (size_t)(b / group) * bytes;
+        if (b % group == 0)
+            unpack_group(type, tile, group_at, &g);
+        tile_prefetch(next, at, lines * (size_t)b / (size_t)blocks, lines * (size_t)(b + span) / (size_t)blocks);
+        block_sum sum[4];
+        tile_scales o;
+        TILE_UNROLL for (int c = 0; c < 2 * span / pieces; c++) {
+            tile_chunk k;
+            unpack_chunk(type, tile, group_at, b % group, c, &k);
+            TILE_UNROLL for (int p = 0; p < pieces; p++) {
+                const int of = piece_block(type, p), h = piece_half(type, c, p);
+                __m256i w[4];
+                unpack_piece(type, &g, &k, b % group, c, p, w);
+                unpack_scales(type, &g, b % group + of, &o);
+                sum_piece(type, h, w, o.s[h], q + HT_QK * (b + of) + 16 * h, aux + (b + of) * per_block, 1, sum + of);
+            }
+        }
+        TILE_UNROLL for (int of = 0; of < span; of++) {
+            unpack_scales(type, &g, b % group + of, &o);
+            acc = add_block(type, sum[of].whole, &o, d[b + of], aux + (b + of) * per_block, acc);
         }
     }
+    return acc;
+}
+
+TILE_INLINE void tile_one(ht_type type, const tile_rows *tile, const char *next, const int8_t *q, const float *d,
+                          const tile_aux *aux, int64_t blocks, __m256 *out)
+{
+    const int group = unpack_group_blocks(type), step = group == 1 ? 4 : group;
+    const int64_t per_block = tile_aux_count(type);
+    __m256 acc = *out;
+    size_t at = 0;
+    int64_t b = 0;
+    for (; b + step <= blocks; b += step, at += (size_t)(step / group) * unpack_group_bytes(type))
+        acc = tile_blocks(type, tile, at, step, next, q + HT_QK * b, d + b, aux + b * per_block, acc);
+    for (; group == 1 && b < blocks; b++, at += unpack_group_bytes(type))
+        acc = tile_blocks(type, tile, at, 1, next, q + HT_QK * b, d + b, aux + b * per_block, acc);
     *out = acc;
+}
+
+TILE_INLINE void store_scales(ht_type type, const tile_scales *o, __m256i *out)
+{
+    if (unpack_has_scale(type))
+        _mm256_store_si256(out++, o->s[0]);
+    if (unpack_halves(type))
+        _mm256_store_si256(out++, o->s[1]);
+    _mm256_store_si256(out++, _mm256_castps_si256(o->d));
+    if (unpack_has_min(type))
+        _mm256_store_si256(out++, _mm256_castps_si256(o->m));
+    if (type == HT_Q2_K)
+        _mm256_store_si256(out++, o->mins);
+}
+
+TILE_INLINE void load_scales(ht_type type, const __m256i *stored, tile_scales *o)
+{
+    o->s[0] = unpack_has_scale(type) ? _mm256_load_si256(stored++) : _mm256_set1_epi16(1);
+    o->s[1] = unpack_halves(type) ? _mm256_load_si256(stored++) : o->s[0];
+    o->d = _mm256_castsi256_ps(_mm256_load_si256(stored++));
+    if (unpack_has_min(type))
+        o->m = _mm256_castsi256_ps(_mm256_load_si256(stored++));
+    if (type == HT_Q2_K)
+        o->mins = _mm256_load_si256(stored++);
 }
 
 TILE_INLINE void store_blocks(ht_type type, const tile_rows *tile, size_t at, int64_t blocks, __m256i *out)
 {
-    const int group = unpack_group_blocks(type), n = unpack_halves(type) ? 2 : 1;
+    const int group = unpack_group_blocks(type), span = unpack_span(type), pieces = unpack_pieces(type);
+    const int n = stored_vectors(type);
     for (int64_t first = 0; first < blocks; first += group, at += unpack_group_bytes(type)) {
-        tile_group scales;
-        unpack_scales(type, tile, at, &scales);
-        TILE_UNROLL for (int b = 0; b < group; b++, out += stored_vectors(type)) {
-            tile_block w;
-            unpack_block(type, tile, at, &scales, b, &w);
-            TILE_UNROLL for (int j = 0; j < 8; j++)
-                _mm256_store_si256(out + j, w.w[j]);
-            TILE_UNROLL for (int h = 0; h < n; h++) {
-                _mm256_store_si256(out + 8 + h, _mm256_castps_si256(w.d[h]));
-                if (unpack_has_min(type))
-                    _mm256_store_si256(out + 8 + n + h, _mm256_castps_si256(w.m[h]));
+        tile_group g;
+        unpack_group(type, tile, at, &g);
+        TILE_UNROLL for (int b = 0; b < group; b += span, out += span * n) {
+            TILE_UNROLL for (int c = 0; c < 2 * span / pieces; c++) {
+                tile_chunk k;
+                unpack_chunk(type, tile, at, b, c, &k);
+                TILE_UNROLL for (int p = 0; p < pieces; p++) {
+                    __m256i w[4], *to = out + n * piece_block(type, p) + 4 * piece_half(type, c, p);
+                    unpack_piece(type, &g, &k, b, c, p, w);
+                    TILE_UNROLL for (int i = 0; i < 4; i++)
+                        _mm256_store_si256(to + i, w[i]);
+                }
+            }
+            TILE_UNROLL for (int of = 0; of < span; of++) {
+                tile_scales o;
+                unpack_scales(type, &g, b + of, &o);
+                store_scales(type, &o, out + n * of + 8);
             }
         }
     }
+}
+
+/* s * (byte j of each dword - offset) as floats. */
+TILE_INLINE __m256 float_weights(ht_type type, __m256i w, int j, __m256i s)
+{
+    __m256i q = _mm256_sub_epi8(w, _mm256_set1_epi8((char)unpack_offset(type)));
+    q = _mm256_srai_epi32(_mm256_slli_epi32(q, 24 - 8 * j), 24);
+    return _mm256_cvtepi32_ps(unpack_has_scale(type) ? _mm256_madd_epi16(_mm256_and_si256(q, _mm256_set1_epi32(0xffff)), s)
+                                                     : q);
 }
 
 /* out (blocks * 32, 8): weight k of row r. */
 TILE_INLINE void float_blocks(ht_type type, const tile_rows *tile, size_t at, int64_t blocks, float *out)
 {
-    const int group = unpack_group_blocks(type);
+    const int group = unpack_group_blocks(type), span = unpack_span(type), pieces = unpack_pieces(type);
     for (int64_t first = 0; first < blocks; first += group, at += unpack_group_bytes(type)) {
-        tile_group scales;
-        unpack_scales(type, tile, at, &scales);
-        TILE_UNROLL for (int b = 0; b < group; b++) {
-            tile_block w;
-            unpack_block(type, tile, at, &scales, b, &w);
-            TILE_UNROLL for (int k = 0; k < HT_QK; k++, out += TILE_ROWS) {
-                const int h = unpack_halves(type) ? k / 16 : 0;
-                __m256i q = _mm256_sub_epi8(w.w[k / 4], _mm256_set1_epi8((char)unpack_offset(type)));
-                q = _mm256_srai_epi32(_mm256_slli_epi32(q, 24 - 8 * (k % 4)), 24);
-                __m256 f = _mm256_cvtepi32_ps(q);
-                f = unpack_has_min(type) ? _mm256_fmadd_ps(f, w.d[h], w.m[h]) : _mm256_mul_ps(f, w.d[h]);
-                _mm256_storeu_ps(out, f);
+        tile_group g;
+        unpack_group(type, tile, at, &g);
+        TILE_UNROLL for (int b = 0; b < group; b += span, out += span * HT_QK * TILE_ROWS) {
+            TILE_UNROLL for (int c = 0; c < 2 * span / pieces; c++) {
+                tile_chunk k;
+                unpack_chunk(type, tile, at, b, c, &k);
+                TILE_UNROLL for (int p = 0; p < pieces; p++) {
+                    const int of = piece_block(type, p), h = piece_half(type, c, p);
+                    __m256i w[4];
+                    tile_scales o;
+                    unpack_piece(type, &g, &k, b, c, p, w);
+                    unpack_scales(type, &g, b + of, &o);
+                    __m256 m = o.m;
+                    if (type == HT_Q2_K)
+                        m = _mm256_mul_ps(m, _mm256_cvtepi32_ps(pick_bytes(o.mins, 2 * h, NONE, NONE, NONE)));
+                    TILE_UNROLL for (int i = 0; i < 16; i++) {
+                        __m256 f = float_weights(type, w[i / 4], i % 4, o.s[h]);
+                        f = unpack_has_min(type) ? _mm256_fmadd_ps(f, o.d, m) : _mm256_mul_ps(f, o.d);
+                        _mm256_storeu_ps(out + TILE_ROWS * (HT_QK * of + 16 * h + i), f);
+                    }
+                }
             }
         }
     }
 }
 
-TILE_INLINE void load_block(ht_type type, const __m256i *stored, tile_block *o)
+TILE_INLINE void load_block(ht_type type, const __m256i *stored, __m256i w[8], tile_scales *o)
 {
-    const int n = unpack_halves(type) ? 2 : 1;
     TILE_UNROLL for (int i = 0; i < 8; i++)
-        o->w[i] = _mm256_load_si256(stored + i);
-    TILE_UNROLL for (int h = 0; h < n; h++) {
-        o->d[h] = _mm256_castsi256_ps(_mm256_load_si256(stored + 8 + h));
-        if (unpack_has_min(type))
-            o->m[h] = _mm256_castsi256_ps(_mm256_load_si256(stored + 8 + n + h));
-    }
+        w[i] = _mm256_load_si256(stored + i);
+    load_scales(type, stored + 8, o);
 }
 
 /* NC columns, from column c0 on. */
@@ -89,21 +162,22 @@ TILE_INLINE void stored_columns(ht_type type, int nc, int64_t c0, const __m256i 
     TILE_UNROLL for (int c = 0; c < nc; c++)
         acc[c] = out[c0 + c];
     for (int64_t b = first; b < first + blocks; b++, stored += stored_vectors(type)) {
-        tile_block w;
-        load_block(type, stored, &w);
+        __m256i w[8];
+        tile_scales o;
+        load_block(type, stored, w, &o);
         TILE_UNROLL for (int c = 0; c < nc; c++)
-            acc[c] = block_column(type, w.w, w.d, w.m, x->q[c0 + c] + HT_QK * b, x->d[c0 + c][b],
-                                  x->aux[c0 + c] + b * (unpack_halves(type) ? 2 : 1), 1, acc[c]);
+            acc[c] = block_column(type, w, &o, x->q[c0 + c] + HT_QK * b, x->d[c0 + c][b],
+                                  x->aux[c0 + c] + b * tile_aux_count(type), 1, acc[c]);
     }
     TILE_UNROLL for (int c = 0; c < nc; c++)
         out[c0 + c] = acc[c];
 }
 
 /* Layout of packed tiles: int8 q[4][32], float d[4], tile_aux aux[4] or [2][4]. */
-TILE_INLINE size_t packed_block_bytes(bool halves) { return TILE_COLUMNS * (HT_QK + 4u + (halves ? 8u : 4u)); }
+TILE_INLINE size_t packed_block_bytes(int aux_count) { return TILE_COLUMNS * (HT_QK + 4u + 4u * (size_t)aux_count); }
 
 TILE_INLINE void tile_product(ht_type type, const __m256i *stored, const char *packed, int64_t blocks,
-                              const char *next, size_t next_step, float *y, int64_t y_stride, int64_t rows, int64_t n)
+                              const char *next, size_t next_step, float *y, int64_t y_stride, __m256i mask, int64_t n)
 {
     uintptr_t line = (uintptr_t)next, ahead = line;
     __m256 acc[TILE_COLUMNS];
@@ -115,13 +189,13 @@ TILE_INLINE void tile_product(ht_type type, const __m256i *stored, const char *p
         const tile_aux *aux = (const tile_aux *)(const void *)(scale + TILE_COLUMNS);
         for (ahead += next_step; line < ahead; line += 64)
             _mm_prefetch((const char *)line, _MM_HINT_T1);
-        tile_block w;
-        load_block(type, stored, &w);
+        __m256i w[8];
+        tile_scales o;
+        load_block(type, stored, w, &o);
         TILE_UNROLL for (int c = 0; c < TILE_COLUMNS; c++)
-            acc[c] = block_column(type, w.w, w.d, w.m, q + HT_QK * c, scale[c], aux + c, TILE_COLUMNS, acc[c]);
-        packed += packed_block_bytes(unpack_halves(type));
+            acc[c] = block_column(type, w, &o, q + HT_QK * c, scale[c], aux + c, TILE_COLUMNS, acc[c]);
+        packed += packed_block_bytes(tile_aux_count(type));
     }
-    __m256i mask = lanes_mask(rows);
     TILE_UNROLL for (int c = 0; c < TILE_COLUMNS; c++) {
         if (c < n)
             _mm256_maskstore_ps(y + c * y_stride, mask, acc[c]);
@@ -154,9 +228,9 @@ TILE_INLINE void tile_product(ht_type type, const __m256i *stored, const char *p
             stored_columns(type, 1, c, stored, blocks, x, first, acc);                                             \
     }                                                                                                              \
     static void product_##name(const __m256i *stored, const char *packed, int64_t blocks, const char *next,        \
-                               size_t next_step, float *y, int64_t y_stride, int64_t rows, int64_t n)              \
+                               size_t next_step, float *y, int64_t y_stride, __m256i mask, int64_t n)              \
     {                                                                                                              \
-        tile_product(type, stored, packed, blocks, next, next_step, y, y_stride, rows, n);                         \
+        tile_product(type, stored, packed, blocks, next, next_step, y, y_stride, mask, n);                         \
     }                                                                                                              \
     const tile_type ht_tile_##name##_avx2 = {type, one_##name, store_##name, floats_##name, columns_##name,        \
                                              product_##name};

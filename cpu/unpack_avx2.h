@@ -1,11 +1,13 @@
 /* How the AVX2 level reads quantised weights: eight rows at a time, turned so that a vector lane is a row.
  *
- * The plan is that of unpack_avx512.h, with tiles of 8 rows and no groups of small blocks: for each block of 32 columns
- * 8 vectors w[i] of 8 dwords, dword r of w[i] holding the weights 4i..4i+3 of row r as bytes:
+ * 16 bytes of each of 8 rows are turned into four vectors of 8 dwords (a chunk). What they hold, nibbles or fields of 2
+ * bits, belongs to one to four pieces: 16 columns of a block of 32, four vectors, dword r of vector i holding the weights
+ * 4i..4i+3 of row r as bytes. Pieces come one at a time, so that what is alive fits into 16 registers.
  *
- *   weight[r][k] = scale[r] * (byte[r][k] - unpack_offset(type)) + min[r]
+ *   weight[r][k] = d[r] * s[r] * (byte[r][k] - unpack_offset(type)) + min[r]
  *
- * Bytes are unsigned and small, so that products by pairs fit 16 bits, but signed where unpack_is_signed.
+ * s: the integer scale of a sub-block of 16 or 32, for types that have one. Bytes are unsigned and small, so that
+ * products by pairs fit 16 bits, but signed where unpack_is_signed.
  */
 #ifndef HEARTH_CPU_UNPACK_AVX2_H
 #define HEARTH_CPU_UNPACK_AVX2_H
@@ -25,18 +27,24 @@
 
 enum { TILE_ROWS = 8 };
 
-typedef struct tile_rows { const uint8_t *row[TILE_ROWS]; } tile_rows;
+/* Rows r = 0..7 are at row + r * stride: three registers beside what is read name them all. */
+typedef struct tile_rows { const uint8_t *row; size_t stride; } tile_rows;
 
-/* Scales of a super-block, turned: d, and scales by sub-block, four to a dword. */
+/* What is turned once for a group: F16 scales, scales by sub-block as bytes, four to a dword, and bits beyond those of the
+ * chunks. */
 typedef struct tile_group {
-    __m256 d, dmin;
-    __m256i s[4], m[2];
+    __m256 d, dmin; /* dmin: negated */
+    __m256i s[4], m[4], high[8];
 } tile_group;
 
-typedef struct tile_block {
-    __m256i w[8];
-    __m256 d[2], m[2]; /* [1]: of the upper 16 columns, for types with sub-blocks of 16 */
-} tile_block;
+typedef struct tile_chunk { __m256i q[4], high[4], low[4]; } tile_chunk;
+
+/* What turns a block's integer sums into floats. */
+typedef struct tile_scales {
+    __m256i s[2]; /* of each 16 columns, as 16 bits twice in a dword; without s: ones */
+    __m256i mins; /* HT_Q2_K: the minimums of both halves, 16 bits each */
+    __m256 d, m;  /* m: the minimum, or what HT_Q2_K's are multiplied by */
+} tile_scales;
 
 TILE_INLINE int unpack_offset(ht_type type)
 {
@@ -54,14 +62,23 @@ TILE_INLINE bool unpack_has_min(ht_type type)
     return type == HT_Q4_1 || type == HT_Q5_1 || type == HT_Q4_K || type == HT_Q5_K || type == HT_Q2_K;
 }
 TILE_INLINE bool unpack_halves(ht_type type) { return type == HT_Q6_K || type == HT_Q3_K || type == HT_Q2_K; }
-/* How many products of pairs (at most 2 * 127 * the largest byte) may be summed in 16 bits. */
+/* Types with an integer scale by sub-block. */
+TILE_INLINE bool unpack_has_scale(ht_type type)
+{
+    return type == HT_Q2_K || type == HT_Q3_K || type == HT_Q4_K || type == HT_Q5_K || type == HT_Q6_K || type == HT_IQ4_XS;
+}
+/* How many products of pairs may be summed in 16 bits. One product is at most 2 * 127 * (the largest byte), and never
+ * saturates; sums may wrap around as long as the last of them fits: with the offset's share (tile_aux) it is
+ * sum (byte - offset) * x over twice as many columns.
+ *   Q4_0  2*8 * 127 * 8 = 16256       Q4_1, Q4_K  2*8 * 127 * 15 = 30480     Q5_0  2*8 * 127 * 16 = 32512
+ *   Q5_1, Q5_K  2*4 * 127 * 31 = 31496    Q6_K  2*4 * 127 * 32 = 32512    IQ4_NL, IQ4_XS, Q8_0  2 * 127 * 128 = 32512
+ *   Q3_K  2*4 * 127 * 4, Q2_K  2*4 * 127 * 3; not 8, for their scales are those of 16 columns */
 TILE_INLINE int unpack_pairs(ht_type type)
 {
     switch (type) {
-    case HT_Q4_0: case HT_Q4_1: case HT_Q4_K: return 8;                             /* 15 */
-    case HT_Q5_0: case HT_Q5_1: case HT_Q5_K: case HT_Q2_K: case HT_Q3_K: return 4; /* 31, 3, 7 */
-    case HT_Q6_K: return 2;                                                         /* 63 */
-    default: return 1;                                                              /* 128 */
+    case HT_Q4_0: case HT_Q4_1: case HT_Q4_K: case HT_Q5_0: return 8;
+    case HT_Q5_1: case HT_Q5_K: case HT_Q2_K: case HT_Q3_K: case HT_Q6_K: return 4;
+    default: return 1;
     }
 }
 /* A group is what is unpacked in one go: a small block or a super-block. */
@@ -106,62 +123,47 @@ TILE_INLINE void turn4(const __m256i v[4], __m256i t[4])
 /* 16 bytes at `at` of each row: t[j] lane r = dword j of row r. */
 TILE_INLINE void turn_16_bytes(const tile_rows *tile, size_t at, __m256i t[4])
 {
+    const uint8_t *low = tile->row + at, *high = low + 4 * tile->stride;
     __m256i v[4];
     TILE_UNROLL for (int m = 0; m < 4; m++) {
-        v[m] = _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(tile->row[m] + at)));
-        v[m] = _mm256_inserti128_si256(v[m], _mm_loadu_si128((const __m128i *)(tile->row[4 + m] + at)), 1);
+        v[m] = _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(low + (size_t)m * tile->stride)));
+        v[m] = _mm256_inserti128_si256(v[m], _mm_loadu_si128((const __m128i *)(high + (size_t)m * tile->stride)), 1);
     }
     turn4(v, t);
-}
-
-/* 32 bytes of each row: t[j] lane r = dword j of row r, j < 8. */
-TILE_INLINE void turn_32_bytes(const tile_rows *tile, size_t at, __m256i t[8])
-{
-    __m256i u[2][4];
-    TILE_UNROLL for (int h = 0; h < 2; h++) {
-        __m256i v[4];
-        TILE_UNROLL for (int m = 0; m < 4; m++)
-            v[m] = _mm256_loadu_si256((const __m256i *)(tile->row[4 * h + m] + at));
-        turn4(v, u[h]); /* lanes: rows 4h..4h+3 dwords 0-3, the same rows dwords 4-7 */
-    }
-    TILE_UNROLL for (int j = 0; j < 4; j++) {
-        t[j] = _mm256_permute2x128_si256(u[0][j], u[1][j], 0x20);
-        t[4 + j] = _mm256_permute2x128_si256(u[0][j], u[1][j], 0x31);
-    }
 }
 
 /* One F16 of each row. */
 TILE_INLINE __m256 turn_half(const tile_rows *tile, size_t at)
 {
-#define HALF(r) *(const uint16_t *)(tile->row[r] + at)
-    __m128i h = _mm_cvtsi32_si128(HALF(0));
-    h = _mm_insert_epi16(h, HALF(1), 1);
-    h = _mm_insert_epi16(h, HALF(2), 2);
-    h = _mm_insert_epi16(h, HALF(3), 3);
-    h = _mm_insert_epi16(h, HALF(4), 4);
-    h = _mm_insert_epi16(h, HALF(5), 5);
-    h = _mm_insert_epi16(h, HALF(6), 6);
-    h = _mm_insert_epi16(h, HALF(7), 7);
+    const uint8_t *low = tile->row + at, *high = low + 4 * tile->stride;
+#define HALF(p, r) *(const uint16_t *)(const void *)(p + (r) * tile->stride)
+    __m128i h = _mm_cvtsi32_si128(HALF(low, 0));
+    h = _mm_insert_epi16(h, HALF(low, 1), 1);
+    h = _mm_insert_epi16(h, HALF(low, 2), 2);
+    h = _mm_insert_epi16(h, HALF(low, 3), 3);
+    h = _mm_insert_epi16(h, HALF(high, 0), 4);
+    h = _mm_insert_epi16(h, HALF(high, 1), 5);
+    h = _mm_insert_epi16(h, HALF(high, 2), 6);
+    h = _mm_insert_epi16(h, HALF(high, 3), 7);
 #undef HALF
     return _mm256_cvtph_ps(h);
 }
 
-/* The F16s in the upper and the lower halves of dwords. */
-TILE_INLINE __m256 high_halves(__m256i pairs)
+/* The F16s in the lower (0) or the upper (1) halves of dwords. */
+TILE_INLINE __m256 turned_half(__m256i pairs, int upper)
 {
-    __m256i v = _mm256_srli_epi32(pairs, 16);
+    __m256i v = upper ? _mm256_srli_epi32(pairs, 16) : _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff));
     return _mm256_cvtph_ps(_mm_packus_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1)));
 }
-TILE_INLINE __m256 low_halves(__m256i pairs) { return high_halves(_mm256_slli_epi32(pairs, 16)); }
 
-/* Byte i of each dword of s[i / 4] as a number. */
-TILE_INLINE __m256 scale_u8(const __m256i *s, int i)
+/* In each dword of v: bytes a, b, c, e of it; NONE: zero. */
+enum { NONE = 0x80 };
+TILE_INLINE __m256i pick_bytes(__m256i v, int a, int b, int c, int e)
 {
-    return _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srli_epi32(s[i / 4], 8 * (i % 4)), _mm256_set1_epi32(255)));
-}
-TILE_INLINE __m256 scale_s8(const __m256i *s, int i)
-{
-    return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(s[i / 4], 24 - 8 * (i % 4)), 24));
+    const int pick = (int)((unsigned)a | (unsigned)b << 8 | (unsigned)c << 16 | (unsigned)e << 24);
+    return _mm256_shuffle_epi8(v, _mm256_add_epi8(_mm256_set1_epi32(pick),
+                                                  _mm256_setr_epi32(0, 0x04040404, 0x08080808, 0x0c0c0c0c, 0, 0x04040404,
+                                                                    0x08080808, 0x0c0c0c0c)));
 }
 
 /* ---- scales of a super-block --------------------------------------------------------------------------------- */
@@ -176,10 +178,12 @@ TILE_INLINE __m256i join_bits(__m256i low, __m256i high, int shift)
 }
 
 /* The 6-bit scales and minimums of Q4_K and Q5_K. */
-TILE_INLINE void scales_4k(const __m256i h[4], tile_group *g)
+TILE_INLINE void scales_4k(const tile_rows *tile, size_t at, tile_group *g)
 {
-    g->d = low_halves(h[0]);
-    g->dmin = _mm256_sub_ps(_mm256_setzero_ps(), high_halves(h[0]));
+    __m256i h[4];
+    turn_16_bytes(tile, at, h);
+    g->d = turned_half(h[0], 0);
+    g->dmin = _mm256_sub_ps(_mm256_setzero_ps(), turned_half(h[0], 1));
     g->s[0] = low_bits(h[1], 0, 63);
     g->m[0] = low_bits(h[2], 0, 63);
     g->s[1] = join_bits(low_bits(h[3], 0, 15), low_bits(h[1], 6, 3), 4);
@@ -194,7 +198,7 @@ TILE_INLINE void scales_3k(const tile_rows *tile, size_t at, tile_group *g)
     __m256i a = _mm256_or_si256(_mm256_srli_epi32(t[0], 16), _mm256_slli_epi32(t[1], 16));
     __m256i b = _mm256_or_si256(_mm256_srli_epi32(t[1], 16), _mm256_slli_epi32(t[2], 16));
     __m256i c = _mm256_or_si256(_mm256_srli_epi32(t[2], 16), _mm256_slli_epi32(t[3], 16));
-    g->d = high_halves(t[3]);
+    g->d = turned_half(t[3], 1);
     const __m256i bias = _mm256_set1_epi8(32);
     g->s[0] = _mm256_sub_epi8(join_bits(low_bits(a, 0, 15), low_bits(c, 0, 3), 4), bias);
     g->s[1] = _mm256_sub_epi8(join_bits(low_bits(b, 0, 15), low_bits(c, 2, 3), 4), bias);
@@ -214,7 +218,7 @@ TILE_INLINE void scales_iq4_xs(const tile_rows *tile, size_t at, tile_group *g)
 {
     __m256i t[4];
     turn_16_bytes(tile, at, t);
-    g->d = low_halves(t[0]);
+    g->d = turned_half(t[0], 0);
     TILE_UNROLL for (int i = 0; i < 2; i++) {
         __m256i s = scale_iq4_xs(t[0], t[1], 16 + 8 * i, 16 * i, 0);
         TILE_UNROLL for (int b = 1; b < 4; b++)
@@ -223,44 +227,139 @@ TILE_INLINE void scales_iq4_xs(const tile_rows *tile, size_t at, tile_group *g)
     }
 }
 
-TILE_INLINE void unpack_scales(ht_type type, const tile_rows *tile, size_t at, tile_group *g)
+/* What block or super-block `at` needs beside its chunks. */
+TILE_INLINE void unpack_group(ht_type type, const tile_rows *tile, size_t at, tile_group *g)
 {
     __m256i t[4];
     switch (type) {
-    case HT_Q4_K: case HT_Q5_K:
+    case HT_Q4_0: case HT_IQ4_NL: case HT_Q8_0:
+        g->d = turn_half(tile, at);
+        break;
+    case HT_Q4_1: case HT_Q5_0: case HT_Q5_1:
         turn_16_bytes(tile, at, t);
-        scales_4k(t, g);
+        g->d = turned_half(t[0], 0);
+        if (type != HT_Q5_0)
+            g->dmin = turned_half(t[0], 1);
+        if (type == HT_Q5_0)
+            g->high[0] = _mm256_or_si256(_mm256_srli_epi32(t[0], 16), _mm256_slli_epi32(t[1], 16));
+        if (type == HT_Q5_1)
+            g->high[0] = t[1];
+        break;
+    case HT_Q4_K: case HT_Q5_K:
+        scales_4k(tile, at, g);
         break;
     case HT_Q6_K:
         turn_16_bytes(tile, at + offsetof(ht_block_q6_k, scales), g->s);
         g->d = turn_half(tile, at + offsetof(ht_block_q6_k, d));
         break;
     case HT_Q2_K:
-        turn_16_bytes(tile, at, g->s);
         turn_16_bytes(tile, at + sizeof(ht_block_q2_k) - 16, t); /* d and dmin are the last dword */
-        g->d = low_halves(t[3]);
-        g->dmin = _mm256_sub_ps(_mm256_setzero_ps(), high_halves(t[3]));
+        g->d = turned_half(t[3], 0);
+        g->dmin = _mm256_sub_ps(_mm256_setzero_ps(), turned_half(t[3], 1));
+        turn_16_bytes(tile, at, t);
+        TILE_UNROLL for (int i = 0; i < 4; i++) {
+            g->s[i] = low_bits(t[i], 0, 15);
+            g->m[i] = low_bits(t[i], 4, 15);
+        }
         break;
     case HT_Q3_K:
         scales_3k(tile, at, g);
         break;
-    case HT_IQ4_XS:
+    default: /* HT_IQ4_XS */
         scales_iq4_xs(tile, at, g);
         break;
-    default: /* small blocks keep theirs beside the quants */
+    }
+    if (type == HT_Q5_K || type == HT_Q3_K) {
+        size_t high = at + (type == HT_Q5_K ? offsetof(ht_block_q5_k, qh) : offsetof(ht_block_q3_k, hmask));
+        turn_16_bytes(tile, high, g->high);
+        turn_16_bytes(tile, high + 16, g->high + 4);
+    }
+}
+
+/* The scales of block b (a constant) of a group. */
+TILE_INLINE void unpack_scales(ht_type type, const tile_group *g, int b, tile_scales *o)
+{
+    o->s[0] = o->s[1] = _mm256_set1_epi16(1);
+    o->d = g->d;
+    o->m = g->dmin;
+    switch (type) {
+    case HT_Q4_K: case HT_Q5_K: {
+        const int i = b % 4;
+        o->s[0] = o->s[1] = pick_bytes(g->s[b / 4], i, NONE, i, NONE);
+        o->m = _mm256_mul_ps(g->dmin, _mm256_cvtepi32_ps(pick_bytes(g->m[b / 4], i, NONE, NONE, NONE)));
+        break;
+    }
+    case HT_IQ4_XS:
+        o->s[0] = o->s[1] = _mm256_srai_epi16(pick_bytes(g->s[b / 4], NONE, b % 4, NONE, b % 4), 8);
+        break;
+    case HT_Q2_K: case HT_Q3_K: case HT_Q6_K:
+        TILE_UNROLL for (int h = 0; h < 2; h++) {
+            const int i = 2 * b % 4 + h;
+            o->s[h] = type == HT_Q2_K ? pick_bytes(g->s[b / 2], i, NONE, i, NONE)
+                                      : _mm256_srai_epi16(pick_bytes(g->s[b / 2], NONE, i, NONE, i), 8);
+        }
+        if (type == HT_Q2_K)
+            o->mins = pick_bytes(g->m[b / 2], 2 * b % 4, NONE, 2 * b % 4 + 1, NONE);
+        break;
+    default:
         break;
     }
 }
 
 /* ---- weights of a block ------------------------------------------------------------------------------------- */
 
-/* 16 bytes of nibbles: low ones are elements 0..15, high ones 16..31. */
-TILE_INLINE void nibbles_16(const __m256i t[4], __m256i w[8])
+/* A span: the blocks of a group that share bytes. Its chunks hold `unpack_pieces` pieces each. */
+TILE_INLINE int unpack_span(ht_type type)
 {
-    TILE_UNROLL for (int i = 0; i < 4; i++) {
-        w[i] = low_bits(t[i], 0, 15);
-        w[4 + i] = low_bits(t[i], 4, 15);
+    switch (type) {
+    case HT_Q4_K: case HT_Q5_K: return 2;
+    case HT_Q2_K: case HT_Q3_K: case HT_Q6_K: return 4;
+    default: return 1;
     }
+}
+TILE_INLINE int unpack_pieces(ht_type type)
+{
+    switch (type) {
+    case HT_Q8_0: return 1;
+    case HT_Q2_K: case HT_Q3_K: case HT_Q6_K: return 4;
+    default: return 2;
+    }
+}
+/* Where piece p of chunk c of a span lies: which block of the span, and which 16 columns of it. */
+TILE_INLINE int piece_block(ht_type type, int p) { return unpack_span(type) == 1 ? 0 : p; }
+TILE_INLINE int piece_half(ht_type type, int c, int p)
+{
+    return unpack_span(type) == 1 && unpack_pieces(type) == 2 ? p : c;
+}
+
+/* Chunk c of the span that begins with block b, of the group that begins at `at`. */
+TILE_INLINE void unpack_chunk(ht_type type, const tile_rows *tile, size_t at, int b, int c, tile_chunk *o)
+{
+    const size_t span = (size_t)(b / unpack_span(type)), part = 16 * (size_t)c;
+    switch (type) {
+    case HT_Q4_0: at += offsetof(ht_block_q4_0, qs); break;
+    case HT_Q4_1: at += offsetof(ht_block_q4_1, qs); break;
+    case HT_Q5_0: at += offsetof(ht_block_q5_0, qs); break;
+    case HT_Q5_1: at += offsetof(ht_block_q5_1, qs); break;
+    case HT_Q8_0: at += offsetof(ht_block_q8_0, qs) + part; break;
+    case HT_IQ4_NL: at += offsetof(ht_block_iq4_nl, qs); break;
+    case HT_IQ4_XS: at += offsetof(ht_block_iq4_xs, qs) + 16 * span; break;
+    case HT_Q4_K: at += offsetof(ht_block_q4_k, qs) + 32 * span + part; break;
+    case HT_Q5_K: at += offsetof(ht_block_q5_k, qs) + 32 * span + part; break;
+    case HT_Q2_K: at += offsetof(ht_block_q2_k, qs) + 32 * span + part; break;
+    case HT_Q3_K: at += offsetof(ht_block_q3_k, qs) + 32 * span + part; break;
+    default: /* HT_Q6_K: 64 bytes of nibbles and 32 of upper bits a span */
+        turn_16_bytes(tile, at + offsetof(ht_block_q6_k, qh) + 32 * span + part, o->high);
+        turn_16_bytes(tile, at + 64 * span + part, o->low);
+        at += 64 * span + 32 + part;
+        break;
+    }
+    turn_16_bytes(tile, at, o->q);
+}
+
+TILE_INLINE __m256i shift_bits(__m256i v, int left)
+{
+    return left > 0 ? _mm256_slli_epi32(v, left > 0 ? left : 0) : left < 0 ? _mm256_srli_epi32(v, left < 0 ? -left : 0) : v;
 }
 
 /* w | (bits & mask) */
@@ -269,159 +368,66 @@ TILE_INLINE __m256i add_bits(__m256i w, __m256i bits, int mask)
     return _mm256_or_si256(w, _mm256_and_si256(bits, _mm256_set1_epi8((char)mask)));
 }
 
-/* Adds bit `4i + j` of the dword qh to byte j of w[i], as 16. */
-TILE_INLINE void fifth_bits(__m256i qh, __m256i w[8])
+/* Bit 4i + j of each dword as 16 in byte j: the byte that holds the four bits, four times; then one bit of each, moved
+ * to the upper nibble, where "at least 16" is "16". */
+TILE_INLINE __m256i fifth_bits(__m256i qh, int i)
 {
-    TILE_UNROLL for (int i = 0; i < 8; i++) {
-        /* the byte that holds the four bits, four times; then one bit of each */
-        const __m256i at = _mm256_add_epi8(_mm256_set1_epi8((char)(i / 2)),
-                                           _mm256_setr_epi32(0, 0x04040404, 0x08080808, 0x0c0c0c0c, 0, 0x04040404,
-                                                             0x08080808, 0x0c0c0c0c));
-        const __m256i bit = _mm256_set1_epi32(i % 2 ? (int)0x80402010 : 0x08040201);
-        __m256i set = _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(qh, at), bit), bit);
-        w[i] = add_bits(w[i], set, 16);
-    }
+    const int at = i / 2;
+    __m256i v = pick_bytes(i % 2 ? qh : _mm256_slli_epi32(qh, 4), at, at, at, at);
+    return _mm256_min_epu8(_mm256_and_si256(v, _mm256_set1_epi32((int)0x80402010)), _mm256_set1_epi8(16));
 }
 
-TILE_INLINE void iq4_values(__m256i w[8])
+TILE_INLINE __m256i iq4_values(__m256i nibbles)
 {
     const __m256i table = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)ht_iq4_values));
-    TILE_UNROLL for (int i = 0; i < 8; i++)
-        w[i] = _mm256_shuffle_epi8(table, w[i]);
+    return _mm256_shuffle_epi8(table, nibbles);
 }
 
-TILE_INLINE void unpack_small(ht_type type, const tile_rows *tile, size_t at, tile_block *o)
+/* Piece p of a chunk of the span that begins with block b of the group. */
+TILE_INLINE void unpack_piece(ht_type type, const tile_group *g, const tile_chunk *k, int b, int c, int p, __m256i w[4])
 {
-    __m256i t[8];
-    switch (type) {
-    case HT_Q4_0: case HT_IQ4_NL:
-        turn_16_bytes(tile, at + 2, t);
-        nibbles_16(t, o->w);
-        if (type == HT_IQ4_NL)
-            iq4_values(o->w);
-        o->d[0] = turn_half(tile, at);
-        break;
-    case HT_Q4_1:
-        turn_16_bytes(tile, at, t); /* begins with d and m */
-        o->d[0] = low_halves(t[0]);
-        o->m[0] = high_halves(t[0]);
-        turn_16_bytes(tile, at + 4, t);
-        nibbles_16(t, o->w);
-        break;
-    case HT_Q5_0:
-        /* bytes 0..15 begin with d and qh, bytes 6..21 are qs */
-        turn_16_bytes(tile, at, t);
-        turn_16_bytes(tile, at + 6, t + 4);
-        nibbles_16(t + 4, o->w);
-        fifth_bits(_mm256_or_si256(_mm256_srli_epi32(t[0], 16), _mm256_slli_epi32(t[1], 16)), o->w);
-        o->d[0] = low_halves(t[0]);
-        break;
-    case HT_Q5_1:
-        turn_16_bytes(tile, at, t);
-        turn_16_bytes(tile, at + 8, t + 4);
-        nibbles_16(t + 4, o->w);
-        fifth_bits(t[1], o->w);
-        o->d[0] = low_halves(t[0]);
-        o->m[0] = high_halves(t[0]);
-        break;
-    default: /* HT_Q8_0 */
-        turn_32_bytes(tile, at + 2, o->w);
-        o->d[0] = turn_half(tile, at);
-        break;
-    }
-}
-
-/* Two bits of each byte of 32 bytes, at `shift`. */
-TILE_INLINE void unpack_2bit(const tile_rows *tile, size_t at, int shift, __m256i w[8])
-{
-    __m256i t[8];
-    turn_32_bytes(tile, at, t);
-    TILE_UNROLL for (int i = 0; i < 8; i++)
-        w[i] = low_bits(t[i], shift, 3);
-}
-
-TILE_INLINE void unpack_super(ht_type type, const tile_rows *tile, size_t at, const tile_group *g, int b, tile_block *o)
-{
-    __m256i t[8];
-    switch (type) {
-    case HT_Q4_K: case HT_Q5_K: {
-        size_t qs = type == HT_Q4_K ? offsetof(ht_block_q4_k, qs) : offsetof(ht_block_q5_k, qs);
-        turn_32_bytes(tile, at + qs + 32 * (size_t)(b / 2), t);
-        TILE_UNROLL for (int i = 0; i < 8; i++)
-            o->w[i] = low_bits(t[i], 4 * (b % 2), 15);
-        if (type == HT_Q5_K) {
-            turn_32_bytes(tile, at + offsetof(ht_block_q5_k, qh), t);
-            TILE_UNROLL for (int i = 0; i < 8; i++) {
-                __m256i bit = b < 4 ? _mm256_slli_epi32(t[i], (b < 4 ? 4 - b : 0))
-                                    : _mm256_srli_epi32(t[i], (b < 4 ? 0 : b - 4));
-                o->w[i] = add_bits(o->w[i], bit, 16);
-            }
+    TILE_UNROLL for (int i = 0; i < 4; i++) {
+        switch (type) {
+        case HT_Q8_0:
+            w[i] = k->q[i];
+            break;
+        case HT_Q2_K:
+            w[i] = low_bits(k->q[i], 2 * p, 3);
+            break;
+        case HT_Q3_K:
+            w[i] = add_bits(low_bits(k->q[i], 2 * p, 3), shift_bits(g->high[4 * c + i], 2 - (b + p)), 4);
+            break;
+        case HT_Q6_K:
+            w[i] = add_bits(low_bits(p % 2 ? k->q[i] : k->low[i], 4 * (p / 2), 15), shift_bits(k->high[i], 4 - 2 * p), 48);
+            break;
+        case HT_Q5_K:
+            w[i] = add_bits(low_bits(k->q[i], 4 * p, 15), shift_bits(g->high[4 * c + i], 4 - (b + p)), 16);
+            break;
+        case HT_Q5_0: case HT_Q5_1:
+            w[i] = _mm256_or_si256(low_bits(k->q[i], 4 * p, 15), fifth_bits(g->high[0], 4 * p + i));
+            break;
+        case HT_IQ4_NL: case HT_IQ4_XS:
+            w[i] = iq4_values(low_bits(k->q[i], 4 * p, 15));
+            break;
+        default: /* HT_Q4_0, HT_Q4_1, HT_Q4_K */
+            w[i] = low_bits(k->q[i], 4 * p, 15);
+            break;
         }
-        o->d[0] = _mm256_mul_ps(g->d, scale_u8(g->s, b));
-        o->m[0] = _mm256_mul_ps(g->dmin, scale_u8(g->m, b));
-        break;
-    }
-    case HT_Q6_K: {
-        size_t half = (size_t)(b / 4);
-        turn_32_bytes(tile, at + 64 * half + 32 * (size_t)(b % 2), t);
-        TILE_UNROLL for (int i = 0; i < 8; i++)
-            o->w[i] = low_bits(t[i], 4 * (b % 4 / 2), 15);
-        turn_32_bytes(tile, at + offsetof(ht_block_q6_k, qh) + 32 * half, t);
-        TILE_UNROLL for (int i = 0; i < 8; i++) {
-            __m256i bits = b % 4 < 2 ? _mm256_slli_epi32(t[i], b % 4 == 0 ? 4 : 2)
-                                     : _mm256_srli_epi32(t[i], b % 4 == 2 ? 0 : 2);
-            o->w[i] = add_bits(o->w[i], bits, 48);
-        }
-        o->d[0] = _mm256_mul_ps(g->d, scale_s8(g->s, 2 * b));
-        o->d[1] = _mm256_mul_ps(g->d, scale_s8(g->s, 2 * b + 1));
-        break;
-    }
-    case HT_Q2_K: {
-        const __m256i low[4] = {low_bits(g->s[0], 0, 15), low_bits(g->s[1], 0, 15), low_bits(g->s[2], 0, 15),
-                                low_bits(g->s[3], 0, 15)};
-        const __m256i high[4] = {low_bits(g->s[0], 4, 15), low_bits(g->s[1], 4, 15), low_bits(g->s[2], 4, 15),
-                                 low_bits(g->s[3], 4, 15)};
-        unpack_2bit(tile, at + offsetof(ht_block_q2_k, qs) + 32 * (size_t)(b / 4), 2 * (b % 4), o->w);
-        TILE_UNROLL for (int h = 0; h < 2; h++) {
-            o->d[h] = _mm256_mul_ps(g->d, scale_u8(low, 2 * b + h));
-            o->m[h] = _mm256_mul_ps(g->dmin, scale_u8(high, 2 * b + h));
-        }
-        break;
-    }
-    case HT_Q3_K:
-        unpack_2bit(tile, at + offsetof(ht_block_q3_k, qs) + 32 * (size_t)(b / 4), 2 * (b % 4), o->w);
-        turn_32_bytes(tile, at, t); /* hmask */
-        TILE_UNROLL for (int i = 0; i < 8; i++) {
-            __m256i bit = b < 2 ? _mm256_slli_epi32(t[i], (b < 2 ? 2 - b : 0))
-                                : _mm256_srli_epi32(t[i], (b < 2 ? 0 : b - 2));
-            o->w[i] = add_bits(o->w[i], bit, 4);
-        }
-        o->d[0] = _mm256_mul_ps(g->d, scale_s8(g->s, 2 * b));
-        o->d[1] = _mm256_mul_ps(g->d, scale_s8(g->s, 2 * b + 1));
-        break;
-    default: /* HT_IQ4_XS */
-        turn_16_bytes(tile, at + offsetof(ht_block_iq4_xs, qs) + 16 * (size_t)b, t);
-        nibbles_16(t, o->w);
-        iq4_values(o->w);
-        o->d[0] = _mm256_mul_ps(g->d, scale_s8(g->s, b));
-        break;
     }
 }
 
-/* Block b (a constant) of the group whose bytes begin at `at` of each row. */
-TILE_INLINE void unpack_block(ht_type type, const tile_rows *tile, size_t at, const tile_group *g, int b, tile_block *o)
+/* The tile for row r of `rows`, whose first row is then *first and whose lanes that are not yet computed are in *mask;
+ * returns the row after it. The last rows are computed together with some before them, or else one by one. */
+TILE_INLINE int64_t tile_set(tile_rows *tile, const void *w, size_t row_bytes, int64_t rows, int64_t r, int64_t *first,
+                             __m256i *mask)
 {
-    if (unpack_group_blocks(type) == 1)
-        unpack_small(type, tile, at, o);
-    else
-        unpack_super(type, tile, at, g, b, o);
-}
-
-/* Rows past the last one are the last one again: computed, and not stored. */
-TILE_INLINE void tile_set(tile_rows *tile, const void *w, size_t row_bytes, int64_t rows)
-{
-    for (int64_t r = 0; r < TILE_ROWS; r++)
-        tile->row[r] = (const uint8_t *)w + row_bytes * (size_t)(r < rows ? r : rows - 1);
+    const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    const bool whole = rows >= TILE_ROWS, last = whole && rows - r < TILE_ROWS;
+    *first = last ? rows - TILE_ROWS : r;
+    *tile = (tile_rows){(const uint8_t *)w + row_bytes * (size_t)*first, whole ? row_bytes : 0};
+    *mask = whole ? _mm256_cmpgt_epi32(lanes, _mm256_set1_epi32((int)(r - *first) - 1))
+                  : _mm256_cmpgt_epi32(_mm256_set1_epi32(1), lanes);
+    return whole ? *first + TILE_ROWS : r + 1;
 }
 
 #endif
