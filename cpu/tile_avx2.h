@@ -175,6 +175,47 @@ TILE_INLINE void sum_piece(ht_type type, int h, const __m256i w[4], __m256i s, c
     sum->whole = across || h == 0 ? pairs : _mm256_add_epi32(sum->whole, pairs);
 }
 
+/* Types of which a block fills its bytes alone, and whose fields are easily had: see sum_by_rows. */
+TILE_INLINE bool tile_by_rows(ht_type type)
+{
+    return type == HT_Q4_0 || type == HT_Q4_1 || type == HT_Q8_0 || type == HT_IQ4_NL || type == HT_IQ4_XS;
+}
+
+/* The same sum of a whole block as by sum_piece, for one column: lanes stay along the columns, half of a vector for row
+ * m, half for row 4 + m, and the sums are turned instead of the weights: fewer shuffles, and fewer loads of x. */
+TILE_INLINE __m256i sum_by_rows(ht_type type, const tile_rows *tile, size_t at, __m256i s, const int8_t *q,
+                                const tile_aux *aux)
+{
+    const bool is_signed = unpack_is_signed(type);
+    __m256i x[2], row[4], sum[3];
+    TILE_UNROLL for (int h = 0; h < 2; h++)
+        x[h] = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)(q + 16 * h)));
+    TILE_UNROLL for (int m = 0; m < 4; m++) {
+        __m256i v = load_pair(tile, at, m), p[2];
+        TILE_UNROLL for (int h = 0; h < 2; h++) {
+            __m256i w = type != HT_Q8_0 ? low_bits(v, 4 * h, 15) : h == 0 ? v : load_pair(tile, at + 16, m);
+            if (type == HT_IQ4_NL || type == HT_IQ4_XS) /* no value is -128, so it can be negated */
+                p[h] = _mm256_maddubs_epi16(_mm256_abs_epi8(x[h]), _mm256_sign_epi8(iq4_values(w), x[h]));
+            else
+                p[h] = is_signed ? _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x[h], w))
+                                 : _mm256_maddubs_epi16(w, x[h]);
+            if (is_signed)
+                p[h] = _mm256_madd_epi16(p[h], _mm256_set1_epi16(1));
+        }
+        row[m] = is_signed ? _mm256_add_epi32(p[0], p[1]) : _mm256_add_epi16(p[0], p[1]);
+    }
+#define ADD(a, b) (is_signed ? _mm256_add_epi32(a, b) : _mm256_add_epi16(a, b))
+    TILE_UNROLL for (int i = 0; i < 2; i++)
+        sum[i] = ADD(_mm256_unpacklo_epi32(row[2 * i], row[2 * i + 1]), _mm256_unpackhi_epi32(row[2 * i], row[2 * i + 1]));
+    sum[2] = ADD(_mm256_unpacklo_epi64(sum[0], sum[1]), _mm256_unpackhi_epi64(sum[0], sum[1]));
+#undef ADD
+    if (is_signed)
+        return unpack_has_scale(type) ? _mm256_mullo_epi32(sum[2], _mm256_srai_epi32(s, 16)) : sum[2];
+    if (unpack_offset(type) != 0)
+        sum[2] = _mm256_add_epi16(sum[2], _mm256_set1_epi32(aux[0].i));
+    return _mm256_madd_epi16(sum[2], s);
+}
+
 /* acc += a block's sum, scaled. This is the one order of F32 sums of both classes. */
 TILE_INLINE __m256 add_block(ht_type type, __m256i sum, const tile_scales *o, float scale, const tile_aux *aux, __m256 acc)
 {

@@ -6,13 +6,39 @@
 
 #if defined(__AVX2__)
 
+/* acc += the blocks of a span. */
+TILE_INLINE __m256 span_by_pieces(ht_type type, const tile_rows *tile, size_t at, const tile_group *g, int b, const int8_t *q,
+                                  const float *d, const tile_aux *aux, __m256 acc)
+{
+    const int pieces = unpack_pieces(type), per_block = tile_aux_count(type);
+    block_sum sum[4];
+    TILE_UNROLL for (int c = 0; c < 2 * unpack_span(type) / pieces; c++) {
+        tile_chunk k;
+        unpack_chunk(type, tile, at, g, b, c, &k);
+        TILE_UNROLL for (int p = 0; p < pieces; p++) {
+            const int of = piece_block(type, p), h = piece_half(type, c, p);
+            __m256i w[4];
+            tile_scales o;
+            unpack_piece(type, g, &k, b, c, p, w);
+            unpack_scales(type, g, b + of, &o);
+            sum_piece(type, h, w, o.s[h], q + HT_QK * of + 16 * h, aux + of * per_block, 1, sum + of);
+            if (h == 0)
+                continue;
+            __m256i whole = sum[of].whole;
+            if (unpack_shift(type, of))
+                whole = _mm256_srai_epi32(whole, unpack_shift(type, of));
+            acc = add_block(type, whole, &o, d[of], aux + of * per_block, acc);
+        }
+    }
+    return acc;
+}
+
 /* acc += `blocks` (a constant: a group, or several small blocks) from `at` on . a column. */
 TILE_INLINE __m256 tile_blocks(ht_type type, const tile_rows *tile, size_t at, int blocks, const char *next, const int8_t *q,
                                const float *d, const tile_aux *aux, __m256 acc)
 {
-    const int group = unpack_group_blocks(type), span = unpack_span(type), pieces = unpack_pieces(type);
+    const int group = unpack_group_blocks(type), span = unpack_span(type), per_block = tile_aux_count(type);
     const size_t bytes = unpack_group_bytes(type);
-    const int64_t per_block = tile_aux_count(type);
     const size_t lines = ((size_t)(blocks / group) * bytes * TILE_ROWS + 63) / 64;
     tile_group g;
     TILE_UNROLL for (int b = 0; b < blocks; b += span) {
@@ -20,22 +46,13 @@ TILE_INLINE __m256 tile_blocks(ht_type type, const tile_rows *tile, size_t at, i
         if (b % group == 0)
             unpack_group(type, tile, group_at, &g);
         tile_prefetch(next, at, lines * (size_t)b / (size_t)blocks, lines * (size_t)(b + span) / (size_t)blocks);
-        block_sum sum[4];
-        tile_scales o;
-        TILE_UNROLL for (int c = 0; c < 2 * span / pieces; c++) {
-            tile_chunk k;
-            unpack_chunk(type, tile, group_at, b % group, c, &k);
-            TILE_UNROLL for (int p = 0; p < pieces; p++) {
-                const int of = piece_block(type, p), h = piece_half(type, c, p);
-                __m256i w[4];
-                unpack_piece(type, &g, &k, b % group, c, p, w);
-                unpack_scales(type, &g, b % group + of, &o);
-                sum_piece(type, h, w, o.s[h], q + HT_QK * (b + of) + 16 * h, aux + (b + of) * per_block, 1, sum + of);
-            }
-        }
-        TILE_UNROLL for (int of = 0; of < span; of++) {
-            unpack_scales(type, &g, b % group + of, &o);
-            acc = add_block(type, sum[of].whole, &o, d[b + of], aux + (b + of) * per_block, acc);
+        if (tile_by_rows(type)) {
+            tile_scales o;
+            unpack_scales(type, &g, b % group, &o);
+            __m256i sum = sum_by_rows(type, tile, chunk_at(type, group_at, b % group, 0), o.s[0], q + HT_QK * b, aux + b);
+            acc = add_block(type, sum, &o, d[b], aux + b, acc);
+        } else {
+            acc = span_by_pieces(type, tile, group_at, &g, b % group, q + HT_QK * b, d + b, aux + b * per_block, acc);
         }
     }
     return acc;
@@ -90,12 +107,12 @@ TILE_INLINE void store_blocks(ht_type type, const tile_rows *tile, size_t at, in
         TILE_UNROLL for (int b = 0; b < group; b += span, out += span * n) {
             TILE_UNROLL for (int c = 0; c < 2 * span / pieces; c++) {
                 tile_chunk k;
-                unpack_chunk(type, tile, at, b, c, &k);
+                unpack_chunk(type, tile, at, &g, b, c, &k);
                 TILE_UNROLL for (int p = 0; p < pieces; p++) {
                     __m256i w[4], *to = out + n * piece_block(type, p) + 4 * piece_half(type, c, p);
                     unpack_piece(type, &g, &k, b, c, p, w);
                     TILE_UNROLL for (int i = 0; i < 4; i++)
-                        _mm256_store_si256(to + i, w[i]);
+                        _mm256_store_si256(to + i, _mm256_srli_epi16(w[i], unpack_shift(type, p)));
                 }
             }
             TILE_UNROLL for (int of = 0; of < span; of++) {
@@ -126,7 +143,7 @@ TILE_INLINE void float_blocks(ht_type type, const tile_rows *tile, size_t at, in
         TILE_UNROLL for (int b = 0; b < group; b += span, out += span * HT_QK * TILE_ROWS) {
             TILE_UNROLL for (int c = 0; c < 2 * span / pieces; c++) {
                 tile_chunk k;
-                unpack_chunk(type, tile, at, b, c, &k);
+                unpack_chunk(type, tile, at, &g, b, c, &k);
                 TILE_UNROLL for (int p = 0; p < pieces; p++) {
                     const int of = piece_block(type, p), h = piece_half(type, c, p);
                     __m256i w[4];
@@ -137,7 +154,8 @@ TILE_INLINE void float_blocks(ht_type type, const tile_rows *tile, size_t at, in
                     if (type == HT_Q2_K)
                         m = _mm256_mul_ps(m, _mm256_cvtepi32_ps(pick_bytes(o.mins, 2 * h, NONE, NONE, NONE)));
                     TILE_UNROLL for (int i = 0; i < 16; i++) {
-                        __m256 f = float_weights(type, w[i / 4], i % 4, o.s[h]);
+                        __m256i plain = _mm256_srli_epi16(w[i / 4], unpack_shift(type, p));
+                        __m256 f = float_weights(type, plain, i % 4, o.s[h]);
                         f = unpack_has_min(type) ? _mm256_fmadd_ps(f, o.d, m) : _mm256_mul_ps(f, o.d);
                         _mm256_storeu_ps(out + TILE_ROWS * (HT_QK * of + 16 * h + i), f);
                     }

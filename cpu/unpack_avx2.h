@@ -37,7 +37,7 @@ typedef struct tile_group {
     __m256i s[4], m[4], high[8];
 } tile_group;
 
-typedef struct tile_chunk { __m256i q[4], high[4], low[4]; } tile_chunk;
+typedef struct tile_chunk { __m256i q[4], q2[4], high[4]; } tile_chunk;
 
 /* What turns a block's integer sums into floats. */
 typedef struct tile_scales {
@@ -72,7 +72,7 @@ TILE_INLINE bool unpack_has_scale(ht_type type)
  * sum (byte - offset) * x over twice as many columns.
  *   Q4_0  2*8 * 127 * 8 = 16256       Q4_1, Q4_K  2*8 * 127 * 15 = 30480     Q5_0  2*8 * 127 * 16 = 32512
  *   Q5_1, Q5_K  2*4 * 127 * 31 = 31496    Q6_K  2*4 * 127 * 32 = 32512    IQ4_NL, IQ4_XS, Q8_0  2 * 127 * 128 = 32512
- *   Q3_K  2*4 * 127 * 4, Q2_K  2*4 * 127 * 3; not 8, for their scales are those of 16 columns */
+ *   Q3_K  2*4 * 127 * 4, Q2_K  2*4 * 127 * 12; not 8, for their scales are those of 16 columns */
 TILE_INLINE int unpack_pairs(ht_type type)
 {
     switch (type) {
@@ -120,15 +120,20 @@ TILE_INLINE void turn4(const __m256i v[4], __m256i t[4])
     t[3] = _mm256_unpackhi_epi64(b, e);
 }
 
+/* 16 bytes at `at` of rows m and 4 + m. */
+TILE_INLINE __m256i load_pair(const tile_rows *tile, size_t at, int m)
+{
+    const uint8_t *row = tile->row + at + (size_t)m * tile->stride;
+    __m256i v = _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)row));
+    return _mm256_inserti128_si256(v, _mm_loadu_si128((const __m128i *)(const void *)(row + 4 * tile->stride)), 1);
+}
+
 /* 16 bytes at `at` of each row: t[j] lane r = dword j of row r. */
 TILE_INLINE void turn_16_bytes(const tile_rows *tile, size_t at, __m256i t[4])
 {
-    const uint8_t *low = tile->row + at, *high = low + 4 * tile->stride;
     __m256i v[4];
-    TILE_UNROLL for (int m = 0; m < 4; m++) {
-        v[m] = _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(low + (size_t)m * tile->stride)));
-        v[m] = _mm256_inserti128_si256(v[m], _mm_loadu_si128((const __m128i *)(high + (size_t)m * tile->stride)), 1);
-    }
+    TILE_UNROLL for (int m = 0; m < 4; m++)
+        v[m] = load_pair(tile, at, m);
     turn4(v, t);
 }
 
@@ -193,12 +198,12 @@ TILE_INLINE void scales_4k(const tile_rows *tile, size_t at, tile_group *g)
 TILE_INLINE void scales_3k(const tile_rows *tile, size_t at, tile_group *g)
 {
     __m256i t[4];
-    /* The last 16 bytes of the block: qs[62..63], scales, d. */
-    turn_16_bytes(tile, at + sizeof(ht_block_q3_k) - 16, t);
-    __m256i a = _mm256_or_si256(_mm256_srli_epi32(t[0], 16), _mm256_slli_epi32(t[1], 16));
-    __m256i b = _mm256_or_si256(_mm256_srli_epi32(t[1], 16), _mm256_slli_epi32(t[2], 16));
-    __m256i c = _mm256_or_si256(_mm256_srli_epi32(t[2], 16), _mm256_slli_epi32(t[3], 16));
-    g->d = turned_half(t[3], 1);
+    /* The last 16 bytes of the block are qs[62..63], scales, d. */
+    TILE_UNROLL for (int m = 0; m < 4; m++)
+        t[m] = _mm256_srli_si256(load_pair(tile, at + sizeof(ht_block_q3_k) - 16, m), 2);
+    turn4(t, t);
+    const __m256i a = t[0], b = t[1], c = t[2];
+    g->d = turned_half(t[3], 0);
     const __m256i bias = _mm256_set1_epi8(32);
     g->s[0] = _mm256_sub_epi8(join_bits(low_bits(a, 0, 15), low_bits(c, 0, 3), 4), bias);
     g->s[1] = _mm256_sub_epi8(join_bits(low_bits(b, 0, 15), low_bits(c, 2, 3), 4), bias);
@@ -206,25 +211,20 @@ TILE_INLINE void scales_3k(const tile_rows *tile, size_t at, tile_group *g)
     g->s[3] = _mm256_sub_epi8(join_bits(low_bits(b, 4, 15), low_bits(c, 6, 3), 4), bias);
 }
 
-/* 2 bits of scales_h at `bit` and 4 bits of scales_l at `nibble`, as byte `to`. */
-TILE_INLINE __m256i scale_iq4_xs(__m256i high, __m256i low, int bit, int nibble, int to)
-{
-    __m256i h = _mm256_and_si256(_mm256_srli_epi32(high, bit), _mm256_set1_epi32(3));
-    __m256i l = _mm256_and_si256(_mm256_srli_epi32(low, nibble), _mm256_set1_epi32(15));
-    return _mm256_slli_epi32(join_bits(l, h, 4), 8 * to);
-}
-
+/* s[0]: the scales of the even blocks, s[1]: of the odd ones. */
 TILE_INLINE void scales_iq4_xs(const tile_rows *tile, size_t at, tile_group *g)
 {
     __m256i t[4];
     turn_16_bytes(tile, at, t);
     g->d = turned_half(t[0], 0);
-    TILE_UNROLL for (int i = 0; i < 2; i++) {
-        __m256i s = scale_iq4_xs(t[0], t[1], 16 + 8 * i, 16 * i, 0);
-        TILE_UNROLL for (int b = 1; b < 4; b++)
-            s = _mm256_or_si256(s, scale_iq4_xs(t[0], t[1], 16 + 8 * i + 2 * b, 16 * i + 4 * b, b));
-        g->s[i] = _mm256_sub_epi8(s, _mm256_set1_epi8(32));
-    }
+    /* scales_h, each of its bytes twice: two bits of four blocks, of which byte 2i holds the lower two's */
+    const __m256i h = pick_bytes(t[0], 2, 2, 3, 3), bias = _mm256_set1_epi8(32);
+    const __m256i low = _mm256_set1_epi16(0x0030), high = _mm256_set1_epi16(0x3000);
+    __m256i even = _mm256_or_si256(_mm256_and_si256(_mm256_slli_epi32(h, 4), low), _mm256_and_si256(h, high));
+    __m256i odd = _mm256_or_si256(_mm256_and_si256(_mm256_slli_epi32(h, 2), low),
+                                  _mm256_and_si256(_mm256_srli_epi32(h, 2), high));
+    g->s[0] = _mm256_sub_epi8(_mm256_or_si256(low_bits(t[1], 0, 15), even), bias);
+    g->s[1] = _mm256_sub_epi8(_mm256_or_si256(low_bits(t[1], 4, 15), odd), bias);
 }
 
 /* What block or super-block `at` needs beside its chunks. */
@@ -290,7 +290,7 @@ TILE_INLINE void unpack_scales(ht_type type, const tile_group *g, int b, tile_sc
         break;
     }
     case HT_IQ4_XS:
-        o->s[0] = o->s[1] = _mm256_srai_epi16(pick_bytes(g->s[b / 4], NONE, b % 4, NONE, b % 4), 8);
+        o->s[0] = o->s[1] = _mm256_srai_epi16(pick_bytes(g->s[b % 2], NONE, b / 2, NONE, b / 2), 8);
         break;
     case HT_Q2_K: case HT_Q3_K: case HT_Q6_K:
         TILE_UNROLL for (int h = 0; h < 2; h++) {
@@ -332,29 +332,52 @@ TILE_INLINE int piece_half(ht_type type, int c, int p)
     return unpack_span(type) == 1 && unpack_pieces(type) == 2 ? p : c;
 }
 
-/* Chunk c of the span that begins with block b, of the group that begins at `at`. */
-TILE_INLINE void unpack_chunk(ht_type type, const tile_rows *tile, size_t at, int b, int c, tile_chunk *o)
+/* Where chunk c of the span that begins with block b lies, in the group that begins at `at`. */
+TILE_INLINE size_t chunk_at(ht_type type, size_t at, int b, int c)
 {
     const size_t span = (size_t)(b / unpack_span(type)), part = 16 * (size_t)c;
     switch (type) {
-    case HT_Q4_0: at += offsetof(ht_block_q4_0, qs); break;
-    case HT_Q4_1: at += offsetof(ht_block_q4_1, qs); break;
-    case HT_Q5_0: at += offsetof(ht_block_q5_0, qs); break;
-    case HT_Q5_1: at += offsetof(ht_block_q5_1, qs); break;
-    case HT_Q8_0: at += offsetof(ht_block_q8_0, qs) + part; break;
-    case HT_IQ4_NL: at += offsetof(ht_block_iq4_nl, qs); break;
-    case HT_IQ4_XS: at += offsetof(ht_block_iq4_xs, qs) + 16 * span; break;
-    case HT_Q4_K: at += offsetof(ht_block_q4_k, qs) + 32 * span + part; break;
-    case HT_Q5_K: at += offsetof(ht_block_q5_k, qs) + 32 * span + part; break;
-    case HT_Q2_K: at += offsetof(ht_block_q2_k, qs) + 32 * span + part; break;
-    case HT_Q3_K: at += offsetof(ht_block_q3_k, qs) + 32 * span + part; break;
-    default: /* HT_Q6_K: 64 bytes of nibbles and 32 of upper bits a span */
-        turn_16_bytes(tile, at + offsetof(ht_block_q6_k, qh) + 32 * span + part, o->high);
-        turn_16_bytes(tile, at + 64 * span + part, o->low);
-        at += 64 * span + 32 + part;
-        break;
+    case HT_Q4_0: return at + offsetof(ht_block_q4_0, qs);
+    case HT_Q4_1: return at + offsetof(ht_block_q4_1, qs);
+    case HT_Q5_0: return at + offsetof(ht_block_q5_0, qs);
+    case HT_Q5_1: return at + offsetof(ht_block_q5_1, qs);
+    case HT_Q8_0: return at + offsetof(ht_block_q8_0, qs) + part;
+    case HT_IQ4_NL: return at + offsetof(ht_block_iq4_nl, qs);
+    case HT_IQ4_XS: return at + offsetof(ht_block_iq4_xs, qs) + 16 * span;
+    case HT_Q4_K: return at + offsetof(ht_block_q4_k, qs) + 32 * span + part;
+    case HT_Q5_K: return at + offsetof(ht_block_q5_k, qs) + 32 * span + part;
+    case HT_Q2_K: return at + offsetof(ht_block_q2_k, qs) + 32 * span + part;
+    case HT_Q3_K: return at + offsetof(ht_block_q3_k, qs) + 32 * span + part;
+    default: return at + 64 * span + part; /* HT_Q6_K */
     }
-    turn_16_bytes(tile, at, o->q);
+}
+
+/* In each byte of v (0..15): bit `first` (0 or 1) as 4, bit first + 2 as 64. */
+TILE_INLINE __m256i spread_bits(__m256i v, int first)
+{
+    const __m256i table = first ? _mm256_setr_epi32(0x04040000, 0x04040000, 0x44444040, 0x44444040,
+                                                    0x04040000, 0x04040000, 0x44444040, 0x44444040)
+                                : _mm256_setr_epi32(0x04000400, 0x44404440, 0x04000400, 0x44404440,
+                                                    0x04000400, 0x44404440, 0x04000400, 0x44404440);
+    return _mm256_shuffle_epi8(table, v);
+}
+
+/* Chunk c of the span that begins with block b, of the group that begins at `at`. */
+TILE_INLINE void unpack_chunk(ht_type type, const tile_rows *tile, size_t at, const tile_group *g, int b, int c,
+                              tile_chunk *o)
+{
+    turn_16_bytes(tile, chunk_at(type, at, b, c), o->q);
+    if (type == HT_Q6_K) { /* 64 bytes of nibbles and 32 of upper bits a span */
+        turn_16_bytes(tile, chunk_at(type, at, b, c) + 32, o->q2);
+        turn_16_bytes(tile, at + offsetof(ht_block_q6_k, qh) + 8 * (size_t)b + 16 * (size_t)c, o->high);
+    }
+    TILE_UNROLL for (int i = 0; i < 4; i++) {
+        if (type == HT_Q3_K) { /* nibbles: of pieces 0 and 2, and of 1 and 3, with their third bits */
+            __m256i third = low_bits(g->high[4 * c + i], b, 15);
+            o->q2[i] = _mm256_or_si256(low_bits(o->q[i], 2, 0x33), spread_bits(third, 1));
+            o->q[i] = _mm256_or_si256(low_bits(o->q[i], 0, 0x33), spread_bits(third, 0));
+        }
+    }
 }
 
 TILE_INLINE __m256i shift_bits(__m256i v, int left)
@@ -383,6 +406,9 @@ TILE_INLINE __m256i iq4_values(__m256i nibbles)
     return _mm256_shuffle_epi8(table, nibbles);
 }
 
+/* Weights of piece p come so far shifted to the left: their sum is shifted back, which is cheaper. */
+TILE_INLINE int unpack_shift(ht_type type, int p) { return type == HT_Q2_K && p % 2 ? 2 : 0; }
+
 /* Piece p of a chunk of the span that begins with block b of the group. */
 TILE_INLINE void unpack_piece(ht_type type, const tile_group *g, const tile_chunk *k, int b, int c, int p, __m256i w[4])
 {
@@ -392,13 +418,13 @@ TILE_INLINE void unpack_piece(ht_type type, const tile_group *g, const tile_chun
             w[i] = k->q[i];
             break;
         case HT_Q2_K:
-            w[i] = low_bits(k->q[i], 2 * p, 3);
+            w[i] = low_bits(k->q[i], 4 * (p / 2), 3 << unpack_shift(type, p));
             break;
         case HT_Q3_K:
-            w[i] = add_bits(low_bits(k->q[i], 2 * p, 3), shift_bits(g->high[4 * c + i], 2 - (b + p)), 4);
+            w[i] = low_bits(p % 2 ? k->q2[i] : k->q[i], 4 * (p / 2), 15);
             break;
         case HT_Q6_K:
-            w[i] = add_bits(low_bits(p % 2 ? k->q[i] : k->low[i], 4 * (p / 2), 15), shift_bits(k->high[i], 4 - 2 * p), 48);
+            w[i] = add_bits(low_bits(p % 2 ? k->q2[i] : k->q[i], 4 * (p / 2), 15), shift_bits(k->high[i], 4 - 2 * p), 48);
             break;
         case HT_Q5_K:
             w[i] = add_bits(low_bits(k->q[i], 4 * p, 15), shift_bits(g->high[4 * c + i], 4 - (b + p)), 16);
