@@ -20,13 +20,13 @@ TILE_INLINE __m256 span_by_pieces(ht_type type, const tile_rows *tile, size_t at
             __m256i w[4];
             tile_scales o;
             unpack_piece(type, g, &k, b, c, p, w);
-            unpack_scales(type, g, b + of, &o);
-            sum_piece(type, h, w, o.s[h], q + HT_QK * of + 16 * h, aux + of * per_block, 1, sum + of);
+            sum_piece(type, h, w, unpack_scale(type, g, b + of, h), q + HT_QK * of + 16 * h, aux + of * per_block, 1, sum + of);
             if (h == 0)
                 continue;
             __m256i whole = sum[of].whole;
             if (unpack_shift(type, of))
                 whole = _mm256_srai_epi32(whole, unpack_shift(type, of));
+            unpack_floats(type, g, b + of, &o);
             acc = add_block(type, whole, &o, d[of], aux + of * per_block, acc);
         }
     }

@@ -203,7 +203,8 @@ TILE_INLINE void scales_3k(const tile_rows *tile, size_t at, tile_group *g)
         t[m] = _mm256_srli_si256(load_pair(tile, at + sizeof(ht_block_q3_k) - 16, m), 2);
     turn4(t, t);
     const __m256i a = t[0], b = t[1], c = t[2];
-    g->d = turned_half(t[3], 0);
+    /* Scales will be multiplied as the upper halves of 16 bits: 256 times too large. */
+    g->d = _mm256_mul_ps(turned_half(t[3], 0), _mm256_set1_ps(1.0f / 256));
     const __m256i bias = _mm256_set1_epi8(32);
     g->s[0] = _mm256_sub_epi8(join_bits(low_bits(a, 0, 15), low_bits(c, 0, 3), 4), bias);
     g->s[1] = _mm256_sub_epi8(join_bits(low_bits(b, 0, 15), low_bits(c, 2, 3), 4), bias);
@@ -276,34 +277,36 @@ TILE_INLINE void unpack_group(ht_type type, const tile_rows *tile, size_t at, ti
     }
 }
 
-/* The scales of block b (a constant) of a group. */
-TILE_INLINE void unpack_scales(ht_type type, const tile_group *g, int b, tile_scales *o)
+/* The integer scales of half h of block b (both are constants) of a group, as tile_scales.s. */
+TILE_INLINE __m256i unpack_scale(ht_type type, const tile_group *g, int b, int h)
 {
-    o->s[0] = o->s[1] = _mm256_set1_epi16(1);
+    const int i = 2 * b % 4 + h; /* of a half, in its dword */
+    switch (type) {
+    case HT_Q4_K: case HT_Q5_K: return pick_bytes(g->s[b / 4], b % 4, NONE, b % 4, NONE);
+    case HT_Q2_K: return pick_bytes(g->s[b / 2], i, NONE, i, NONE);
+    case HT_Q3_K: return pick_bytes(g->s[b / 2], NONE, i, NONE, i); /* 256 times: see scales_3k */
+    case HT_Q6_K: return _mm256_srai_epi16(pick_bytes(g->s[b / 2], NONE, i, NONE, i), 8);
+    case HT_IQ4_XS: return _mm256_srai_epi16(pick_bytes(g->s[b % 2], NONE, b / 2, NONE, b / 2), 8);
+    default: return _mm256_set1_epi16(1);
+    }
+}
+
+/* The rest of the scales of block b. */
+TILE_INLINE void unpack_floats(ht_type type, const tile_group *g, int b, tile_scales *o)
+{
     o->d = g->d;
     o->m = g->dmin;
-    switch (type) {
-    case HT_Q4_K: case HT_Q5_K: {
-        const int i = b % 4;
-        o->s[0] = o->s[1] = pick_bytes(g->s[b / 4], i, NONE, i, NONE);
-        o->m = _mm256_mul_ps(g->dmin, _mm256_cvtepi32_ps(pick_bytes(g->m[b / 4], i, NONE, NONE, NONE)));
-        break;
-    }
-    case HT_IQ4_XS:
-        o->s[0] = o->s[1] = _mm256_srai_epi16(pick_bytes(g->s[b % 2], NONE, b / 2, NONE, b / 2), 8);
-        break;
-    case HT_Q2_K: case HT_Q3_K: case HT_Q6_K:
-        TILE_UNROLL for (int h = 0; h < 2; h++) {
-            const int i = 2 * b % 4 + h;
-            o->s[h] = type == HT_Q2_K ? pick_bytes(g->s[b / 2], i, NONE, i, NONE)
-                                      : _mm256_srai_epi16(pick_bytes(g->s[b / 2], NONE, i, NONE, i), 8);
-        }
-        if (type == HT_Q2_K)
-            o->mins = pick_bytes(g->m[b / 2], 2 * b % 4, NONE, 2 * b % 4 + 1, NONE);
-        break;
-    default:
-        break;
-    }
+    if (type == HT_Q4_K || type == HT_Q5_K)
+        o->m = _mm256_mul_ps(g->dmin, _mm256_cvtepi32_ps(pick_bytes(g->m[b / 4], b % 4, NONE, NONE, NONE)));
+    if (type == HT_Q2_K)
+        o->mins = pick_bytes(g->m[b / 2], 2 * b % 4, NONE, 2 * b % 4 + 1, NONE);
+}
+
+TILE_INLINE void unpack_scales(ht_type type, const tile_group *g, int b, tile_scales *o)
+{
+    o->s[0] = unpack_scale(type, g, b, 0);
+    o->s[1] = unpack_scale(type, g, b, 1);
+    unpack_floats(type, g, b, o);
 }
 
 /* ---- weights of a block ------------------------------------------------------------------------------------- */
@@ -371,12 +374,14 @@ TILE_INLINE void unpack_chunk(ht_type type, const tile_rows *tile, size_t at, co
         turn_16_bytes(tile, chunk_at(type, at, b, c) + 32, o->q2);
         turn_16_bytes(tile, at + offsetof(ht_block_q6_k, qh) + 8 * (size_t)b + 16 * (size_t)c, o->high);
     }
-    TILE_UNROLL for (int i = 0; i < 4; i++) {
-        if (type == HT_Q3_K) { /* nibbles: of pieces 0 and 2, and of 1 and 3, with their third bits */
-            __m256i third = low_bits(g->high[4 * c + i], b, 15);
-            o->q2[i] = _mm256_or_si256(low_bits(o->q[i], 2, 0x33), spread_bits(third, 1));
-            o->q[i] = _mm256_or_si256(low_bits(o->q[i], 0, 0x33), spread_bits(third, 0));
+    if (type == HT_Q3_K) { /* nibbles: of pieces 0 and 2, and of 1 and 3, with their third bits */
+        __m256i third[4];
+        TILE_UNROLL for (int i = 0; i < 4; i++) {
+            third[i] = low_bits(g->high[4 * c + i], b, 15);
+            o->q2[i] = _mm256_or_si256(low_bits(o->q[i], 2, 0x33), spread_bits(third[i], 1));
         }
+        TILE_UNROLL for (int i = 0; i < 4; i++)
+            o->q[i] = _mm256_or_si256(low_bits(o->q[i], 0, 0x33), spread_bits(third[i], 0));
     }
 }
 
