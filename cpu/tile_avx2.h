@@ -148,31 +148,27 @@ TILE_INLINE __m256i column_product(bool is_signed, __m256i w, const int8_t *q)
 
 typedef struct block_sum { __m256i pairs, whole; } block_sum;
 
-/* sum += s * (16 weights of 8 rows . q), the columns of half h of a block (0, then 1). Integers, and exact: in whatever
- * order pieces come, the sum of a block is the same. */
-TILE_INLINE void sum_piece(ht_type type, int h, const __m256i w[4], __m256i s, const int8_t *q, const tile_aux *aux,
-                           int64_t aux_stride, block_sum *sum)
+/* sum += s * (quarter i of half h of a block of 8 rows . q), halves and quarters in order. Integers, and exact: however
+ * the sum of a block comes about, it is the same. */
+TILE_INLINE void sum_quarter(ht_type type, int h, int i, __m256i w, __m256i s, const int8_t *q, const tile_aux *aux,
+                             int64_t aux_stride, block_sum *sum)
 {
-    const bool is_signed = unpack_is_signed(type), across = unpack_pairs(type) == 8;
+    const bool across = unpack_pairs(type) == 8;
+    __m256i p = column_product(unpack_is_signed(type), w, q);
     if (unpack_pairs(type) == 1) {
-        TILE_UNROLL for (int i = 0; i < 4; i++) {
-            __m256i p = _mm256_madd_epi16(column_product(is_signed, w[i], q + 4 * i), s);
-            sum->whole = h == 0 && i == 0 ? p : _mm256_add_epi32(sum->whole, p);
-        }
+        p = _mm256_madd_epi16(p, s);
+        sum->whole = h == 0 && i == 0 ? p : _mm256_add_epi32(sum->whole, p);
         return;
     }
-    __m256i pairs = column_product(is_signed, w[0], q);
-    if (across && h == 1)
-        pairs = _mm256_add_epi16(sum->pairs, pairs);
+    if (i > 0 || (across && h == 1))
+        p = _mm256_add_epi16(sum->pairs, p);
     else if (unpack_offset(type) != 0)
-        pairs = _mm256_add_epi16(_mm256_set1_epi32(aux[unpack_halves(type) ? h * aux_stride : 0].i), pairs);
-    TILE_UNROLL for (int i = 1; i < 4; i++)
-        pairs = _mm256_add_epi16(pairs, column_product(is_signed, w[i], q + 4 * i));
-    sum->pairs = pairs;
-    if (across && h == 0)
+        p = _mm256_add_epi16(_mm256_set1_epi32(aux[unpack_halves(type) ? h * aux_stride : 0].i), p);
+    sum->pairs = p;
+    if (i < 3 || (across && h == 0))
         return;
-    pairs = _mm256_madd_epi16(pairs, s);
-    sum->whole = across || h == 0 ? pairs : _mm256_add_epi32(sum->whole, pairs);
+    p = _mm256_madd_epi16(p, s);
+    sum->whole = across || h == 0 ? p : _mm256_add_epi32(sum->whole, p);
 }
 
 /* Types of which a block fills its bytes alone, and whose fields are easily had: see sum_by_rows. */
@@ -181,7 +177,7 @@ TILE_INLINE bool tile_by_rows(ht_type type)
     return type == HT_Q4_0 || type == HT_Q4_1 || type == HT_Q8_0 || type == HT_IQ4_NL || type == HT_IQ4_XS;
 }
 
-/* The same sum of a whole block as by sum_piece, for one column: lanes stay along the columns, half of a vector for row
+/* The same sum of a whole block as by sum_quarter, for one column: lanes stay along the columns, half of a vector for row
  * m, half for row 4 + m, and the sums are turned instead of the weights: fewer shuffles, and fewer loads of x. */
 TILE_INLINE __m256i sum_by_rows(ht_type type, const tile_rows *tile, size_t at, __m256i s, const int8_t *q,
                                 const tile_aux *aux)
@@ -226,16 +222,6 @@ TILE_INLINE __m256 add_block(ht_type type, __m256i sum, const tile_scales *o, fl
     if (unpack_has_min(type) && type != HT_Q2_K)
         acc = _mm256_fmadd_ps(o->m, _mm256_set1_ps(aux[0].f), acc);
     return acc;
-}
-
-/* acc += one block (8 rows, 32) . 32 values of a column. */
-TILE_INLINE __m256 block_column(ht_type type, const __m256i w[8], const tile_scales *o, const int8_t *q, float scale,
-                                const tile_aux *aux, int64_t aux_stride, __m256 acc)
-{
-    block_sum sum;
-    sum_piece(type, 0, w, o->s[0], q, aux, aux_stride, &sum);
-    sum_piece(type, 1, w + 4, o->s[1], q + 16, aux, aux_stride, &sum);
-    return add_block(type, sum.whole, o, scale, aux, acc);
 }
 
 #endif

@@ -20,7 +20,9 @@ TILE_INLINE __m256 span_by_pieces(ht_type type, const tile_rows *tile, size_t at
             __m256i w[4];
             tile_scales o;
             unpack_piece(type, g, &k, b, c, p, w);
-            sum_piece(type, h, w, unpack_scale(type, g, b + of, h), q + HT_QK * of + 16 * h, aux + of * per_block, 1, sum + of);
+            TILE_UNROLL for (int i = 0; i < 4; i++)
+                sum_quarter(type, h, i, w[i], unpack_scale(type, g, b + of, h), q + HT_QK * of + 16 * h + 4 * i,
+                            aux + of * per_block, 1, sum + of);
             if (h == 0)
                 continue;
             __m256i whole = sum[of].whole;
@@ -165,11 +167,23 @@ TILE_INLINE void float_blocks(ht_type type, const tile_rows *tile, size_t at, in
     }
 }
 
-TILE_INLINE void load_block(ht_type type, const __m256i *stored, __m256i w[8], tile_scales *o)
+/* acc[c] += a stored block . 32 values of column c, c < NC. Where 16-bit sums end with each half, a vector of weights meets
+ * all columns before the next one; else all weights meet a column, which keeps fewer sums alive. */
+TILE_INLINE void block_columns(ht_type type, int nc, const __m256i *stored, const int8_t *const *q, const float *scale,
+                               const tile_aux *const *aux, int64_t aux_stride, __m256 *acc)
 {
-    TILE_UNROLL for (int i = 0; i < 8; i++)
-        w[i] = _mm256_load_si256(stored + i);
-    load_scales(type, stored + 8, o);
+    const bool by_column = unpack_pairs(type) != 4;
+    tile_scales o;
+    block_sum sum[TILE_COLUMNS];
+    load_scales(type, stored + 8, &o);
+    TILE_UNROLL for (int j = 0; j < 8 * nc; j++) {
+        const int c = by_column ? j / 8 : j % nc, i = by_column ? j % 8 : j / nc;
+        sum_quarter(type, i / 4, i % 4, _mm256_load_si256(stored + i), o.s[i / 4], q[c] + 4 * i, aux[c], aux_stride, sum + c);
+        if (by_column && i == 7)
+            acc[c] = add_block(type, sum[c].whole, &o, scale[c], aux[c], acc[c]);
+    }
+    TILE_UNROLL for (int c = 0; c < nc; c++)
+        acc[c] = by_column ? acc[c] : add_block(type, sum[c].whole, &o, scale[c], aux[c], acc[c]);
 }
 
 /* NC columns, from column c0 on. */
@@ -180,12 +194,15 @@ TILE_INLINE void stored_columns(ht_type type, int nc, int64_t c0, const __m256i 
     TILE_UNROLL for (int c = 0; c < nc; c++)
         acc[c] = out[c0 + c];
     for (int64_t b = first; b < first + blocks; b++, stored += stored_vectors(type)) {
-        __m256i w[8];
-        tile_scales o;
-        load_block(type, stored, w, &o);
-        TILE_UNROLL for (int c = 0; c < nc; c++)
-            acc[c] = block_column(type, w, &o, x->q[c0 + c] + HT_QK * b, x->d[c0 + c][b],
-                                  x->aux[c0 + c] + b * tile_aux_count(type), 1, acc[c]);
+        const int8_t *q[TILE_COLUMNS];
+        const tile_aux *aux[TILE_COLUMNS];
+        float scale[TILE_COLUMNS];
+        TILE_UNROLL for (int c = 0; c < nc; c++) {
+            q[c] = x->q[c0 + c] + HT_QK * b;
+            aux[c] = x->aux[c0 + c] + b * tile_aux_count(type);
+            scale[c] = x->d[c0 + c][b];
+        }
+        block_columns(type, nc, stored, q, scale, aux, 1, acc);
     }
     TILE_UNROLL for (int c = 0; c < nc; c++)
         out[c0 + c] = acc[c];
@@ -202,16 +219,17 @@ TILE_INLINE void tile_product(ht_type type, const __m256i *stored, const char *p
     TILE_UNROLL for (int c = 0; c < TILE_COLUMNS; c++)
         acc[c] = _mm256_setzero_ps();
     for (int64_t b = 0; b < blocks; b++, stored += stored_vectors(type)) {
-        const int8_t *q = (const int8_t *)packed;
         const float *scale = (const float *)(const void *)(packed + TILE_COLUMNS * HT_QK);
         const tile_aux *aux = (const tile_aux *)(const void *)(scale + TILE_COLUMNS);
         for (ahead += next_step; line < ahead; line += 64)
             _mm_prefetch((const char *)line, _MM_HINT_T1);
-        __m256i w[8];
-        tile_scales o;
-        load_block(type, stored, w, &o);
-        TILE_UNROLL for (int c = 0; c < TILE_COLUMNS; c++)
-            acc[c] = block_column(type, w, &o, q + HT_QK * c, scale[c], aux + c, TILE_COLUMNS, acc[c]);
+        const int8_t *q[TILE_COLUMNS];
+        const tile_aux *column_aux[TILE_COLUMNS];
+        TILE_UNROLL for (int c = 0; c < TILE_COLUMNS; c++) {
+            q[c] = (const int8_t *)packed + HT_QK * c;
+            column_aux[c] = aux + c;
+        }
+        block_columns(type, TILE_COLUMNS, stored, q, scale, column_aux, TILE_COLUMNS, acc);
         packed += packed_block_bytes(tile_aux_count(type));
     }
     TILE_UNROLL for (int c = 0; c < TILE_COLUMNS; c++) {
