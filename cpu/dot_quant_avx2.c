@@ -4,7 +4,7 @@
  */
 #include "cpu/tile_avx2.h"
 
-/* What add_block and sum_piece need of `blocks` blocks of a column, where the stored sums do not serve. */
+/* What add_block and sum_quarter need of `blocks` blocks of a column, where the stored sums do not serve. */
 static void make_aux(ht_type type, tile_aux *aux, const int8_t *q, int64_t blocks)
 {
     for (int64_t b = 0; b < blocks; b++)
