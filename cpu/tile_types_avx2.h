@@ -10,9 +10,9 @@
 TILE_INLINE __m256 span_by_pieces(ht_type type, const tile_rows *tile, size_t at, const tile_group *g, int b, const int8_t *q,
                                   const float *d, const tile_aux *aux, __m256 acc)
 {
-    const int pieces = unpack_pieces(type), per_block = tile_aux_count(type);
+    const int pieces = unpack_pieces(type), chunks = 2 * unpack_span(type) / pieces, per_block = tile_aux_count(type);
     block_sum sum[4];
-    TILE_UNROLL for (int c = 0; c < 2 * unpack_span(type) / pieces; c++) {
+    TILE_UNROLL for (int c = 0; c < chunks; c++) {
         tile_chunk k;
         unpack_chunk(type, tile, at, g, b, c, &k);
         TILE_UNROLL for (int p = 0; p < pieces; p++) {
@@ -102,12 +102,12 @@ TILE_INLINE void load_scales(ht_type type, const __m256i *stored, tile_scales *o
 TILE_INLINE void store_blocks(ht_type type, const tile_rows *tile, size_t at, int64_t blocks, __m256i *out)
 {
     const int group = unpack_group_blocks(type), span = unpack_span(type), pieces = unpack_pieces(type);
-    const int n = stored_vectors(type);
+    const int n = stored_vectors(type), chunks = 2 * span / pieces;
     for (int64_t first = 0; first < blocks; first += group, at += unpack_group_bytes(type)) {
         tile_group g;
         unpack_group(type, tile, at, &g);
         TILE_UNROLL for (int b = 0; b < group; b += span, out += span * n) {
-            TILE_UNROLL for (int c = 0; c < 2 * span / pieces; c++) {
+            TILE_UNROLL for (int c = 0; c < chunks; c++) {
                 tile_chunk k;
                 unpack_chunk(type, tile, at, &g, b, c, &k);
                 TILE_UNROLL for (int p = 0; p < pieces; p++) {
@@ -139,11 +139,12 @@ TILE_INLINE __m256 float_weights(ht_type type, __m256i w, int j, __m256i s)
 TILE_INLINE void float_blocks(ht_type type, const tile_rows *tile, size_t at, int64_t blocks, float *out)
 {
     const int group = unpack_group_blocks(type), span = unpack_span(type), pieces = unpack_pieces(type);
+    const int chunks = 2 * span / pieces;
     for (int64_t first = 0; first < blocks; first += group, at += unpack_group_bytes(type)) {
         tile_group g;
         unpack_group(type, tile, at, &g);
         TILE_UNROLL for (int b = 0; b < group; b += span, out += span * HT_QK * TILE_ROWS) {
-            TILE_UNROLL for (int c = 0; c < 2 * span / pieces; c++) {
+            TILE_UNROLL for (int c = 0; c < chunks; c++) {
                 tile_chunk k;
                 unpack_chunk(type, tile, at, &g, b, c, &k);
                 TILE_UNROLL for (int p = 0; p < pieces; p++) {
@@ -176,7 +177,8 @@ TILE_INLINE void block_columns(ht_type type, int nc, const __m256i *stored, cons
     tile_scales o;
     block_sum sum[TILE_COLUMNS];
     load_scales(type, stored + 8, &o);
-    TILE_UNROLL for (int j = 0; j < 8 * nc; j++) {
+    const int products = 8 * nc;
+    TILE_UNROLL for (int j = 0; j < products; j++) {
         const int c = by_column ? j / 8 : j % nc, i = by_column ? j % 8 : j / nc;
         sum_quarter(type, i / 4, i % 4, _mm256_load_si256(stored + i), o.s[i / 4], q[c] + 4 * i, aux[c], aux_stride, sum + c);
         if (by_column && i == 7)
