@@ -295,7 +295,8 @@ TILE_INLINE __m256i unpack_scale(ht_type type, const tile_group *g, int b, int h
 TILE_INLINE void unpack_floats(ht_type type, const tile_group *g, int b, tile_scales *o)
 {
     o->d = g->d;
-    o->m = g->dmin;
+    if (unpack_has_min(type))
+        o->m = g->dmin;
     if (type == HT_Q4_K || type == HT_Q5_K)
         o->m = _mm256_mul_ps(g->dmin, _mm256_cvtepi32_ps(pick_bytes(g->m[b / 4], b % 4, NONE, NONE, NONE)));
     if (type == HT_Q2_K)
