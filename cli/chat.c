@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -142,14 +143,17 @@ typedef struct terminal {
     bool quiet;
 } terminal;
 
-/* Adds a line without its end; false at the end of input. By read(2), byte by byte as people type: a terminal's lines stay
- * where they are until they are wanted, and no library stands between the wait and a signal. */
+/* Adds a line without its end; false at the end of input. Byte by byte, as people type: a terminal's lines stay where they
+ * are until they are wanted. The wait is poll's, which any signal ends: a read would go on by itself, and where handlers
+ * are run late (ThreadSanitizer does it, after the call that was interrupted) Ctrl-C would wait for the next key. */
 static bool read_line(cli_text *out)
 {
     size_t begin = out->size;
     char c = 0;
     cli_text_add(out, "", 0);
     for (;;) {
+        struct pollfd input = {STDIN_FILENO, POLLIN, 0};
+        if (poll(&input, 1, -1) < 0 && errno == EINTR) continue;
         ssize_t n = read(STDIN_FILENO, &c, 1);
         if (n < 0 && errno == EINTR) continue;
         if (n <= 0) return out->size > begin; /* a line without an end counts */
