@@ -140,17 +140,17 @@ static void decode_range(void *context, int64_t begin, int64_t end, int thread)
         int32_t g = index % shape->n_kv_heads, group = index / shape->n_kv_heads;
         int64_t column = j->column + c;
         int32_t tile = (j->group[c] + group) * HT_GROUP_TILES;
+        int32_t first = (int32_t)ht_max_i64(tile, first_of(h, j->a, column) / HT_KV_TILE);
         int32_t last = (int32_t)ht_min_i64(tile + HT_GROUP_TILES, ht_ceil_div(limit_of(h, column), HT_KV_TILE));
         float *out = partial_of(j, c, group, g);
         const int32_t *pages = h->step.pages[h->step.sequence[column]];
-        int32_t then = g + 1 < shape->n_kv_heads ? tile : tile + HT_GROUP_TILES; /* the next item, of this column */
+        int32_t then = g + 1 < shape->n_kv_heads ? first : tile + HT_GROUP_TILES; /* the next item, of this column */
         tile_data after = {NULL, NULL};
         if (then * HT_KV_TILE < limit_of(h, column)) after = tile_of(h, j->a, pages, then, (g + 1) % shape->n_kv_heads);
         rows r = {.column = column, .columns = 1, .m = m, .q = j->a->q + (column * shape->n_heads + g * m) * e,
                   .max = out, .sum = out + m, .acc = out + 2 * m};
         reset_rows(&r, e);
-        attend_tiles(h, j->a, &r, g, pages, (int32_t)ht_max_i64(tile, first_of(h, j->a, column) / HT_KV_TILE), last, after,
-                     s);
+        attend_tiles(h, j->a, &r, g, pages, first, last, after, s);
     }
 }
 
