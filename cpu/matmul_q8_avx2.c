@@ -77,16 +77,17 @@ static void run(const tile_type *t, float *y, int64_t y_stride, const void *w, s
             r = tile_set(&tile, w, row_bytes, rows, r, &row[tiles], &mask[tiles]);
             t->store(&tile, 0, blocks, stored + tiles * vectors);
         }
-        /* Each product prefetches its share of the rows to be unpacked next: with few columns they are soon wanted. */
-        const char *next = (const char *)w + (size_t)r * row_bytes;
+        /* Each product prefetches its share of the rows to be unpacked next: with few columns they are soon wanted. Those
+         * beyond the last are what the next call will most likely ask for. An integer, since it may leave the matrix. */
+        uintptr_t next = (uintptr_t)w + (size_t)r * row_bytes;
         int64_t products = (n + TILE_COLUMNS - 1) / TILE_COLUMNS * tiles;
-        size_t share = (size_t)(rows - r < tiles * TILE_ROWS ? rows - r : tiles * TILE_ROWS) * row_bytes / (size_t)products;
+        size_t share = (size_t)(most * TILE_ROWS) * row_bytes / (size_t)products;
         size_t share_of_block = (share + (size_t)blocks - 1) / (size_t)blocks;
         for (int64_t c = 0; c < n; c += TILE_COLUMNS) {
             const char *columns = (const char *)packed + (size_t)(c / TILE_COLUMNS) * tile_bytes;
             for (int64_t s = 0; s < tiles; s++, next += share) {
-                t->product(stored + s * vectors, columns, blocks, next, share_of_block, y + c * y_stride + row[s], y_stride,
-                           mask[s], n - c);
+                t->product(stored + s * vectors, columns, blocks, (const char *)next, share_of_block,
+                           y + c * y_stride + row[s], y_stride, mask[s], n - c);
             }
         }
     }

@@ -147,15 +147,15 @@ static void run(const tile_type *t, float *y, int64_t y_stride, const void *w, s
             t->store(&tile, 0, blocks, stored + (s - r) / TILE_ROWS * vectors);
         }
         /* Each product prefetches its share of the rows to be unpacked next: with few columns they are soon wanted. Those
-         * beyond the last are what the next call will most likely ask for. */
-        const char *next = (const char *)w + (size_t)end * row_bytes;
+         * beyond the last are what the next call will most likely ask for. An integer, since it may leave the matrix. */
+        uintptr_t next = (uintptr_t)w + (size_t)end * row_bytes;
         int64_t products = (n + TILE_COLUMNS - 1) / TILE_COLUMNS * ((end - r + TILE_ROWS - 1) / TILE_ROWS);
         size_t share = (size_t)step * row_bytes / (size_t)products;
         size_t share_of_block = (share + (size_t)blocks - 1) / (size_t)blocks;
         for (int64_t c = 0; c < n; c += TILE_COLUMNS) {
             const char *columns = (const char *)packed + (size_t)(c / TILE_COLUMNS) * tile_bytes;
             for (int64_t s = r; s < end; s += TILE_ROWS, next += share) {
-                product(stored + (s - r) / TILE_ROWS * vectors, columns, blocks, next, share_of_block,
+                product(stored + (s - r) / TILE_ROWS * vectors, columns, blocks, (const char *)next, share_of_block,
                         y + c * y_stride + s, y_stride, lanes_mask(rows - s), n - c);
             }
         }
