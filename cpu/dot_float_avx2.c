@@ -3,6 +3,9 @@
  */
 #include "cpu/tile_avx2.h"
 
+#include <float.h>
+#include <math.h>
+
 enum { GROUP = 4 };
 
 TILE_INLINE int64_t weight_bytes(ht_type type) { return type == HT_F32 ? 4 : 2; }
@@ -72,20 +75,21 @@ static void act_quantize(const float *x, void *row, int64_t cols)
 {
     int8_t *q = row;
     float *scale = (float *)(void *)(q + cols), *sum = scale + cols / HT_QK;
-    const __m256 sign = _mm256_set1_ps(-0.0f);
+    const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
     const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     for (int64_t b = 0; b < cols / HT_QK; b++, x += HT_QK, q += HT_QK) {
-        __m256 v[4], most = _mm256_setzero_ps();
+        __m256 v[4];
+        __m256i most = _mm256_setzero_si256(); /* as integers magnitudes have the same order, and NaN is the largest */
         TILE_UNROLL for (int i = 0; i < 4; i++) {
             v[i] = _mm256_loadu_ps(x + 8 * i);
-            most = _mm256_max_ps(most, _mm256_andnot_ps(sign, v[i]));
+            most = _mm256_max_epi32(most, _mm256_and_si256(magnitude, _mm256_castps_si256(v[i])));
         }
-        __m128 m = _mm_max_ps(_mm256_castps256_ps128(most), _mm256_extractf128_ps(most, 1));
-        m = _mm_max_ps(m, _mm_movehl_ps(m, m));
-        float amax = _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
-        if (amax < HT_ACT_TINY) {
+        __m128i m = _mm_max_epi32(_mm256_castsi256_si128(most), _mm256_extracti128_si256(most, 1));
+        m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0x4e));
+        float amax = _mm_cvtss_f32(_mm_castsi128_ps(_mm_max_epi32(m, _mm_shuffle_epi32(m, 0xb1))));
+        if (!(amax >= HT_ACT_TINY && amax <= FLT_MAX)) {
             _mm256_storeu_si256((__m256i *)(void *)q, _mm256_setzero_si256());
-            scale[b] = sum[b] = 0.0f;
+            scale[b] = sum[b] = amax < HT_ACT_TINY ? 0.0f : NAN;
             continue;
         }
         __m256 inverse = _mm256_set1_ps(127.0f / amax);

@@ -5,6 +5,9 @@
 #include "cpu/simd_avx512.h"
 #include "cpu/tile_avx512.h"
 
+#include <float.h>
+#include <math.h>
+
 enum {
     CHAINS = 4,
     CHUNK = 16 * CHAINS,
@@ -99,10 +102,12 @@ static void act_quantize(const float *x, void *row, int64_t cols)
     float *scale = (float *)(void *)(q + cols), *sum = scale + cols / HT_QK;
     for (int64_t b = 0; b < cols / HT_QK; b++, x += HT_QK, q += HT_QK) {
         __m512 low = _mm512_loadu_ps(x), high = _mm512_loadu_ps(x + 16);
-        float amax = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high)));
-        if (amax < HT_ACT_TINY) {
+        /* as integers magnitudes have the same order, and NaN is the largest */
+        __m512i most = _mm512_max_epi32(_mm512_castps_si512(_mm512_abs_ps(low)), _mm512_castps_si512(_mm512_abs_ps(high)));
+        float amax = _mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128(_mm512_reduce_max_epi32(most))));
+        if (!(amax >= HT_ACT_TINY && amax <= FLT_MAX)) {
             _mm256_storeu_si256((__m256i *)(void *)q, _mm256_setzero_si256());
-            scale[b] = sum[b] = 0.0f;
+            scale[b] = sum[b] = amax < HT_ACT_TINY ? 0.0f : NAN;
             continue;
         }
         __m512 inverse = _mm512_set1_ps(127.0f / amax);

@@ -85,6 +85,7 @@ HT_ASSERT_SIZE(ht_block_iq4_xs, 136);
  *   x[i] ~= d[i / 32] * q[i],   q = round-to-nearest-even(x * (127 / amax))
  *
  * A block with amax < HT_ACT_TINY counts as zero: d = 0 and q = 0 (127 / amax must not overflow).
+ * A block with a NaN or an infinity: q = 0, d and the sum are NAN, so that what is computed of it is NaN. q is never -128.
  * Bytes of a row: cols + 8 * (cols / 32). The three parts are found by the helpers below. */
 #define HT_ACT_TINY 1e-30f
 #define HT_ACT_ROW_BYTES(cols) ((uint64_t)(cols) + 8u * ((uint64_t)(cols) / HT_QK))

@@ -4,6 +4,7 @@
 
 #include "core/model/quants.h"
 
+#include <math.h>
 #include <string.h>
 #include <strings.h>
 
@@ -49,10 +50,14 @@ void ht_act_quantize(const float *x, void *row, int64_t cols)
     float *scale = (float *)(void *)(q + cols), *sum = scale + cols / HT_QK;
     for (int64_t b = 0; b < cols / HT_QK; b++, x += HT_QK, q += HT_QK) {
         float amax = 0.0f;
-        for (int i = 0; i < HT_QK; i++) amax = fabsf(x[i]) > amax ? fabsf(x[i]) : amax;
-        if (amax < HT_ACT_TINY) {
+        bool finite = true;
+        for (int i = 0; i < HT_QK; i++) {
+            amax = fabsf(x[i]) > amax ? fabsf(x[i]) : amax;
+            finite = finite && isfinite(x[i]);
+        }
+        if (!finite || amax < HT_ACT_TINY) {
             memset(q, 0, HT_QK);
-            scale[b] = sum[b] = 0.0f;
+            scale[b] = sum[b] = finite ? 0.0f : NAN;
             continue;
         }
         float inverse = 127.0f / amax;

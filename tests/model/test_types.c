@@ -191,4 +191,10 @@ Test(types, activations)
     cr_assert_eq(q[40], -127);
     cr_assert(d[2] == 0.0f && s[2] == 0.0f);
     for (int i = 64; i < N; i++) cr_assert_eq(q[i], 0);
+    for (int i = 0; i < 3; i++) { /* in a block of values, and in one of zeros */
+        x[5] = x[70] = i == 0 ? NAN : i == 1 ? INFINITY : -INFINITY;
+        ht_act_quantize(x, row_space, N);
+        for (int b = 0; b < 3; b += 2) cr_assert(isnan(d[b]) && isnan(s[b]), "block %d with %g", b, x[5]);
+        for (int j = 0; j < N; j++) cr_assert(q[j] == 0 || j / 32 == 1, "quant %d with %g", j, x[5]);
+    }
 }
