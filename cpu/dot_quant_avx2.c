@@ -1,6 +1,6 @@
 /* The decode class with quantised weights, AVX2: tiles of 8 rows against 1 to 8 columns, quantised or F32. One column
  * is multiplied as the weights are unpacked; more than one go by way of a few unpacked blocks in L1. The order of sums
- * of a (row, column) is the same in both (block_column).
+ * of a (row, column) is the same in both (add_block).
  */
 #include "cpu/tile_avx2.h"
 
@@ -66,7 +66,7 @@ static void dot_q8(const tile_type *t, float *y, int64_t y_stride, const void *w
 {
     const int64_t blocks = cols / HT_QK;
     size_t at = 0;
-    for (int64_t b = 0; b < blocks || b == 0; b += TILE_SEGMENT) {
+    for (int64_t b = 0; b < blocks; b += TILE_SEGMENT) {
         int64_t some = blocks - b < TILE_SEGMENT ? blocks - b : TILE_SEGMENT;
         for (int64_t c = 0; c < n; c += HT_DECODE_COLUMNS)
             segment_q8(t, y + c * y_stride, y_stride, (const char *)w + at, row_bytes, rows,

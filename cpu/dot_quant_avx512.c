@@ -139,7 +139,7 @@ static void dot_q8(const tile_type *t, float *y, int64_t y_stride, const void *w
 {
     const int64_t blocks = cols / HT_QK;
     size_t at = 0;
-    for (int64_t b = 0; b < blocks || b == 0; b += TILE_SEGMENT) {
+    for (int64_t b = 0; b < blocks; b += TILE_SEGMENT) {
         int64_t some = blocks - b < TILE_SEGMENT ? blocks - b : TILE_SEGMENT;
         for (int64_t c = 0; c < n; c += HT_DECODE_COLUMNS)
             segment_q8(t, y + c * y_stride, y_stride, (const char *)w + at, row_bytes, rows,

@@ -4,7 +4,7 @@
  * Kernels are pure functions of one thread: they know no pool, allocate nothing, and compute a given output in one
  * fixed order of sums, whatever rows or columns surround it. Who calls them for which rows is the host backend's
  * affair (cpu/host.c). Pointers need the alignment of their element type only, unless said. rows, n may be 0; cols
- * is a multiple of the type's block length.
+ * is a multiple of the type's block length, and not 0.
  */
 #ifndef HEARTH_CPU_KERNELS_H
 #define HEARTH_CPU_KERNELS_H
