@@ -107,7 +107,7 @@ INLINE void scores_tile(const int R, const int T, load_fn *load, bool half, floa
     _mm_storeh_pi((__m64 *)(void *)(s + HT_KV_TILE), out);
 }
 
-/* The share of what comes next that belongs to tokens [t, t + n). */
+/* The share of what comes next that belongs to tokens [t, t + n): see attend_avx512.c. */
 INLINE void prefetch(const char *next, size_t next_bytes, int32_t t, int32_t n)
 {
     if (!next) return;
