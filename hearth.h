@@ -364,7 +364,7 @@ HEARTH_API int hearth_synth(const char *path, const hearth_synth_options *option
 HEARTH_API const char *hearth_synth_shapes(void);
 
 /* The machine's streaming read in bytes/s with `threads` threads over buffers far larger than the caches: what
- * decode is measured against. The median of `repeats`. */
+ * decode is measured against. The median of `repeats`. 0: not measured, for want of memory or threads. */
 HEARTH_API double hearth_measure_read_bandwidth(int32_t threads, int32_t repeats);
 
 /* One CPU kernel, timed on a working set larger than the caches: bytes/s of weights (columns = 1..8), or

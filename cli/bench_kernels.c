@@ -88,11 +88,11 @@ static void print_row(const hearth_kernel_bench *k, double read, cJSON *rows)
 static int measure(const cli_bench_options *o, const plan *p, int32_t threads, cJSON *rows)
 {
     double read = hearth_measure_read_bandwidth(threads, 3);
-    char text[32];
+    char text[40];
     if (!o->json) {
         if (threads) cli_print("%d thread%s", threads, threads > 1 ? "s" : "");
         else cli_print("all cores");
-        cli_print(": streaming read %s/s\n", cli_bytes_text(read, text));
+        cli_print(": streaming read %s\n", cli_read_text(read, text));
         cli_print("%-8s %-8s %8s %8s %15s %8s\n", "type", "level", "threads", "columns", "", "of read");
     }
     for (int t = 0; t < p->types.n; t++)

@@ -150,18 +150,23 @@ static double tokens_per_second(const series *s, double quantile)
     return seconds > 0 ? s->tokens / seconds : 0;
 }
 
-static double bandwidth(const bench *b) { return (b->before + b->after) / 2; }
+/* Of the reads that were measured; 0: neither. */
+static double bandwidth(const bench *b)
+{
+    int n = (b->before > 0) + (b->after > 0);
+    return n ? (b->before + b->after) / n : 0;
+}
 
 static void print_table(const bench *b)
 {
-    char weights[32], token[32], before[32], after[32], who[CLI_COMPUTER];
+    char weights[32], token[32], before[40], after[40], who[CLI_COMPUTER];
     cli_print("%s, %.3g billion parameters, %s of weights, %s a token\n", b->info.name ? b->info.name : b->o->engine.model,
               (double)b->info.n_parameters / 1e9, cli_bytes_text((double)b->info.weight_bytes, weights),
               cli_bytes_text((double)b->info.token_bytes, token));
     cli_print("%s, activations %s", cli_computer_text(&b->info, who), b->o->engine.act);
-    if (bandwidth(b) > 0)
-        cli_print("; streaming read %s/s before, %s/s after", cli_bytes_text(b->before, before),
-                  cli_bytes_text(b->after, after));
+    if (!b->info.device)
+        cli_print("; streaming read %s before, %s after", cli_read_text(b->before, before),
+                  cli_read_text(b->after, after));
     cli_print("\n\n");
     cli_print("%-16s %10s %10s %10s %10s %8s\n", "", "tok/s", "slowest", "fastest", "GB/s", "of read");
     for (int i = 0; i < b->n_series; i++) {
@@ -182,10 +187,8 @@ static void print_json(const bench *b)
     cJSON_AddStringToObject(j, "build", hearth_build_info());
     cJSON_AddItemToObject(j, "model", cli_model_json(b->o->engine.model, &b->info));
     cJSON_AddStringToObject(j, "activations", b->o->engine.act);
-    if (bandwidth(b) > 0) {
-        cJSON_AddNumberToObject(j, "read_bytes_per_second_before", b->before);
-        cJSON_AddNumberToObject(j, "read_bytes_per_second_after", b->after);
-    }
+    if (b->before > 0) cJSON_AddNumberToObject(j, "read_bytes_per_second_before", b->before);
+    if (b->after > 0) cJSON_AddNumberToObject(j, "read_bytes_per_second_after", b->after);
     cJSON *results = cJSON_AddArrayToObject(j, "results");
     for (int i = 0; i < b->n_series; i++) {
         const series *s = &b->series[i];

@@ -19,6 +19,14 @@ const char *cli_bytes_text(double bytes, char out[32])
     return out;
 }
 
+const char *cli_read_text(double bytes_per_second, char out[40])
+{
+    char bytes[32];
+    if (bytes_per_second <= 0) return "not measured";
+    snprintf(out, 40, "%s/s", cli_bytes_text(bytes_per_second, bytes));
+    return out;
+}
+
 const char *cli_computer_text(const hearth_model_info *info, char out[CLI_COMPUTER])
 {
     if (info->device) snprintf(out, CLI_COMPUTER, "%s", info->device);

@@ -33,6 +33,8 @@ enum { CLI_COMPUTER = 128 };
 const char *cli_computer_text(const hearth_model_info *info, char out[CLI_COMPUTER]);
 /* "3.75 GB", by powers of ten. */
 const char *cli_bytes_text(double bytes, char out[32]);
+/* "3.75 GB/s" of a streaming read, or that it was not measured (0). */
+const char *cli_read_text(double bytes_per_second, char out[40]);
 /* Prints the object on one line of stdout, or indented, and deletes it. */
 void cli_print_json(cJSON *object, bool indented);
 /* JSON text must be UTF-8: broken bytes become U+FFFD. */
