@@ -1,6 +1,6 @@
 /* The checker of the matrix kernels: every type, level and mode against the reference, on seeded shapes.
  *
- * Weights are random bytes with sane (or extreme) scales; each buffer is exactly as long as the kernel may read, so
+ * Weights are random bytes with sane scales, or extreme; each buffer is exactly as long as the kernel may read, so
  * that AddressSanitizer sees one byte more; what lies around y must stay untouched. Bits of a (row, column) must not
  * depend on the number of columns, on their place, or on how rows are split over calls.
  */
@@ -14,7 +14,7 @@
 #include <string.h>
 
 typedef struct shape { int64_t rows, cols, n; } shape;
-enum mood { PLAIN, ZERO_SCALES, HUGE_SCALES, TINY_SCALES, NEGATIVE_ZERO, MOODS };
+enum mood { PLAIN, ZERO_SCALES, HUGE_SCALES, TINY_SCALES, NEGATIVE_ZERO, EXTREMES, MOODS };
 
 static uint64_t state;
 static uint32_t draw(void)
@@ -48,13 +48,50 @@ static float random_scale(enum mood mood)
     }
 }
 
+/* Integer scales of the parts of a block: bytes [*begin, *end). Of Q3_K, Q4_K and Q5_K they are packed 6-bit ones. */
+static void sub_scales(ht_type type, size_t *begin, size_t *end)
+{
+#define BYTES(block, field) *begin = offsetof(block, field), *end = *begin + sizeof(((block *)0)->field)
+    *begin = *end = 0;
+    switch (type) {
+    case HT_Q2_K: BYTES(ht_block_q2_k, scales); break;
+    case HT_Q3_K: BYTES(ht_block_q3_k, scales); break;
+    case HT_Q4_K: BYTES(ht_block_q4_k, scales); break;
+    case HT_Q5_K: BYTES(ht_block_q5_k, scales); break;
+    case HT_Q6_K: BYTES(ht_block_q6_k, scales); break;
+    case HT_IQ4_XS: *begin = offsetof(ht_block_iq4_xs, scales_h), *end = offsetof(ht_block_iq4_xs, qs); break;
+    default: break;
+    }
+#undef BYTES
+}
+
+/* A block whose quants and integer scales are the largest or smallest there are, all alike or mixed: what 16-bit sums must
+ * hold. The F16 scales make a weight's two terms add up, so that the bound of check_values, max|w|, is one of its terms. */
+static void extreme_block(ht_type type, uint8_t *w, size_t bytes, const size_t *at, int scales)
+{
+    static const uint8_t extremes[] = {0x80, 0x7f, 0x00, 0xff};
+    size_t begin, end;
+    uint32_t kind = draw() % 4, scale = draw() % 8;
+    for (size_t i = 0; i < bytes; i++)
+        w[i] = kind < 2 ? (uint8_t)(kind * 0xff) : kind == 2 ? (uint8_t)(draw() % 2 * 0xff) : extremes[draw() % 4];
+    sub_scales(type, &begin, &end);
+    for (size_t i = begin; i < end; i++)
+        w[i] = extremes[scale < 4 ? scale : draw() % 4];
+    float d = 0.001f + 0.02f * fabsf(uniform());
+    bool subtracted = type == HT_Q2_K || type == HT_Q4_K || type == HT_Q5_K;
+    for (int s = 0; s < scales; s++) {
+        ht_half half = ht_half_from_float(s == 1 && subtracted ? -d : d);
+        memcpy(w + at[s], &half, sizeof(half));
+    }
+}
+
 static void random_weights(ht_type type, uint8_t *w, int64_t count, enum mood mood)
 {
     const ht_type_info *info = ht_type_get(type);
     size_t at[2], blocks = (size_t)(count / info->block_len);
     int scales = scale_offsets(type, at);
     for (size_t b = 0; b < blocks; b++, w += info->block_bytes) {
-        float v = mood == PLAIN ? uniform() : random_scale(mood);
+        float v = mood == PLAIN || mood == EXTREMES ? uniform() : random_scale(mood);
         ht_half half = ht_half_from_float(v);
         ht_bf16 bf16 = ht_bf16_from_float(v);
         if (type == HT_F32) {
@@ -63,6 +100,8 @@ static void random_weights(ht_type type, uint8_t *w, int64_t count, enum mood mo
             memcpy(w, &half, 2);
         } else if (type == HT_BF16) {
             memcpy(w, &bf16, 2);
+        } else if (mood == EXTREMES) {
+            extreme_block(type, w, (size_t)info->block_bytes, at, scales);
         } else {
             for (int i = 0; i < info->block_bytes; i++)
                 w[i] = (uint8_t)(draw() >> 8);
@@ -88,12 +127,31 @@ typedef struct problem {
     double *x_abs;   /* (n): sum |x| */
 } problem;
 
-/* Exactly `bytes` long, at an address that is `align` mod 64. */
+/* Exactly `bytes` long, and `align` bytes off what malloc aligns. */
 static void *exact(size_t bytes, size_t align)
 {
     char *p = malloc(bytes + align);
     cr_assert(p != NULL);
     return p + align;
+}
+
+/* One column. EXTREMES: all of one size, quants of +-127, with one sign, with signs in turn, by pairs, or by chance; one
+ * column in five has a NaN. */
+static void random_column(float *x, int64_t cols, int64_t column, enum mood mood)
+{
+    float size = expf(4 * uniform()), shift = draw() % 4 ? 0.0f : size;
+    uint32_t pattern = draw() % 5;
+    for (int64_t k = 0; k < cols; k++) {
+        bool negative = pattern < 2 ? pattern : pattern < 4 ? k / (pattern - 1) % 2 : draw() % 2;
+        if (mood == EXTREMES)
+            x[k] = negative ? -size : size;
+        else
+            x[k] = draw() % 64 ? size * uniform() + shift : 0.0f;
+    }
+    if (mood != EXTREMES && column % 5 == 4)
+        memset(x, 0, (size_t)cols * sizeof(float));
+    if (mood == EXTREMES && column % 5 == 4)
+        x[draw() % (uint64_t)cols] = NAN;
 }
 
 static void problem_make(problem *p, ht_type type, int mode, shape s, enum mood mood)
@@ -115,13 +173,9 @@ static void problem_make(problem *p, ht_type type, int mode, shape s, enum mood 
     p->x_bytes = p->quantised ? HT_ACT_ROW_BYTES(s.cols) : (size_t)s.cols * sizeof(float);
     p->x = exact(p->x_bytes * (size_t)s.n, 4);
     for (int64_t c = 0; c < s.n; c++) {
-        float size = expf(4 * uniform()), shift = draw() % 4 ? 0.0f : size;
-        for (int64_t k = 0; k < s.cols; k++) {
-            row[k] = draw() % 64 ? size * uniform() + shift : 0.0f;
+        random_column(row, s.cols, c, mood);
+        for (int64_t k = 0; k < s.cols; k++)
             p->x_abs[c] += fabsf(row[k]);
-        }
-        if (c % 5 == 4)
-            memset(row, 0, (size_t)s.cols * sizeof(float));
         if (p->quantised)
             ht_act_quantize(row, p->x + (size_t)c * p->x_bytes, s.cols);
         else
@@ -141,14 +195,18 @@ static void problem_free(problem *p)
 static const float GUARD = -12345.678f;
 enum { MARGIN = 3 };
 
-/* y (n, stride) between guards; a new one each time. */
+/* y (n, stride) between guards. */
 typedef struct result { float *memory, *y; int64_t stride; size_t count; } result;
+static void result_reset(result *r)
+{
+    for (size_t i = 0; i < r->count; i++)
+        r->memory[i] = GUARD;
+}
 static result result_make(shape s, int64_t extra)
 {
     result r = {.stride = s.rows + extra, .count = (size_t)(s.n * (s.rows + extra) + 2 * MARGIN)};
     r.memory = malloc(r.count * sizeof(float));
-    for (size_t i = 0; i < r.count; i++)
-        r.memory[i] = GUARD;
+    result_reset(&r);
     r.y = r.memory + MARGIN;
     return r;
 }
@@ -205,7 +263,7 @@ static void check_values(const ht_kernels *ref, const ht_kernels *k, const probl
         for (int64_t r = 0; r < s.rows; r++) {
             double a = want.y[c * want.stride + r], b = got.y[c * got.stride + r];
             double bound = 2 * steps * 6e-8 * p->row_max[r] * p->x_abs[c] + 1e-35;
-            cr_assert(fabs(a - b) <= bound, "%s: row %lld column %lld: %.9g, not %.9g (bound %.3g)",
+            cr_assert(isnan(a) ? isnan(b) : fabs(a - b) <= bound, "%s: row %lld column %lld: %.9g, not %.9g (bound %.3g)",
                       describe(k, p, block, seed), (long long)r, (long long)c, b, a, bound);
         }
     }
@@ -227,6 +285,7 @@ static void check_bits(const ht_kernels *k, const problem *p, bool block, uint64
     }
     cr_assert(memcmp(all.y, part.y, (size_t)(s.rows * s.n) * sizeof(float)) == 0,
               "%s: bits depend on the other columns", describe(k, p, block, seed));
+    result_reset(&part);
     for (int64_t r = 0; r < s.rows;) { /* rows in pieces */
         int64_t rows = 1 + draw() % 21;
         rows = r + rows > s.rows ? s.rows - r : rows;
@@ -239,7 +298,7 @@ static void check_bits(const ht_kernels *k, const problem *p, bool block, uint64
     free(part.memory);
 }
 
-/* A block-class kernel that serves the decode class gives its bits. */
+/* A block-class kernel that serves the decode class gives its bits, at any number of columns. */
 static void check_decode_bits(const ht_kernels *k, const problem *p, uint64_t seed)
 {
     shape s = p->s;
@@ -247,12 +306,13 @@ static void check_decode_bits(const ht_kernels *k, const problem *p, uint64_t se
     if (!k->matmul[p->type][p->mode].decode_bits)
         goto done;
     multiply(k, p, true, block.y, block.stride, 0, s.rows, 0, s.n);
-    for (int64_t c = 0, n; c < s.n; c += n) {
-        n = s.n - c < 3 ? 1 : 3;
-        multiply(k, p, false, decode.y + c * decode.stride, decode.stride, 0, s.rows, c, n);
+    for (int64_t n = 1; n <= HT_DECODE_COLUMNS && n <= s.n; n++) {
+        result_reset(&decode);
+        for (int64_t c = 0; c < s.n; c += n)
+            multiply(k, p, false, decode.y + c * decode.stride, decode.stride, 0, s.rows, c, s.n - c < n ? s.n - c : n);
+        cr_assert(memcmp(block.y, decode.y, (size_t)(s.rows * s.n) * sizeof(float)) == 0,
+                  "%s: other bits than the decode class, %d columns at a time", describe(k, p, true, seed), (int)n);
     }
-    cr_assert(memcmp(block.y, decode.y, (size_t)(s.rows * s.n) * sizeof(float)) == 0,
-              "%s: other bits than the decode class", describe(k, p, true, seed));
 done:
     free(block.memory);
     free(decode.memory);
@@ -283,25 +343,35 @@ static void check_level(ht_isa isa)
 {
     if (ht_isa_detect() < isa)
         cr_skip_test("this CPU lacks %s", ht_isa_name(isa));
-    static const int64_t rows[] = {0, 1, 2, 3, 5, 15, 16, 17, 31, 33, 50};
+    static const int64_t rows[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 14, 15, 16, 17, 31, 33, 50};
+    const uint32_t n_rows = sizeof(rows) / sizeof(*rows);
     static const int64_t blocks[] = {1, 2, 3, 4, 5, 7, 9, 18};
-    static const int64_t columns[] = {0, 1, 2, 3, 5, 8, 9, 16, 21, 70};
+    static const int64_t columns[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 21, 70};
+    static const int64_t extreme_columns[] = {1, 2, 5, 8, 9};
     uint64_t seed = 1;
     for (int type = 0; type < HT_TYPE_COUNT; type++) {
         const ht_type_info *info = ht_type_get((uint32_t)type);
         if (!info)
             continue;
-        for (int i = 0; i < 16; i++, seed++) {
+        for (int i = 0; i < 18; i++, seed++) {
             state = seed;
             int64_t b = blocks[draw() % (info->block_len == HT_QK_K ? 3 : 8)];
-            shape s = {rows[draw() % 11], b * info->block_len, columns[(unsigned)i % 10]};
+            shape s = {rows[draw() % n_rows], b * info->block_len, columns[(unsigned)i % 13]};
             if (info->block_len == 1)
                 s.cols = 1 + draw() % 300;
-            check(isa, (ht_type)type, s, i < 11 ? PLAIN : (enum mood)(i - 11), seed);
+            check(isa, (ht_type)type, s, i < 13 ? PLAIN : (enum mood)(i - 13), seed);
         }
-        /* more columns than any segment or panel */
-        shape s = {18, info->block_len == 1 ? 2077 : 9 * 1024, 3};
-        check(isa, (ht_type)type, s, PLAIN, seed++);
+        for (int i = 0; i < 10; i++, seed++) {
+            state = seed;
+            int64_t b = blocks[draw() % (info->block_len == HT_QK_K ? 2 : 7)];
+            shape s = {17, b * (info->block_len == 1 ? HT_QK : info->block_len), extreme_columns[i % 5]};
+            check(isa, (ht_type)type, s, EXTREMES, seed);
+        }
+        /* more columns of weights than any segment, panel or limit in the kernels */
+        for (int64_t n = 1; n <= 3; n += 2) {
+            shape s = {9, info->block_len == 1 ? 6144 + 77 : 33 * 1024, n};
+            check(isa, (ht_type)type, s, PLAIN, seed++);
+        }
     }
 }
 
@@ -351,6 +421,11 @@ static void check_rows(ht_isa isa)
                 x[i] = draw() % 2 ? 0.0f : -0.0f;
             if (seed % 7 == 3)
                 x[i] = uniform() * FLT_MAX;
+        }
+        if (seed % 7 == 4) {
+            static const float odd[] = {NAN, -NAN, INFINITY, -INFINITY};
+            for (int64_t i = draw() % 64; i < cols; i += 1 + draw() % 64)
+                x[i] = odd[draw() % 4];
         }
         char *a = exact(HT_ACT_ROW_BYTES(cols), 4), *b = exact(HT_ACT_ROW_BYTES(cols), 4);
         ref.act_quantize(x, a, cols);
