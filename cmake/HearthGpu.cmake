@@ -80,7 +80,7 @@ if(cuda_found)
   list(TRANSFORM gpu_kernels PREPEND ${CMAKE_SOURCE_DIR}/ OUTPUT_VARIABLE cuda_sources)
   add_library(hearth_gpu_cuda_kernels OBJECT ${cuda_sources})
   target_include_directories(hearth_gpu_cuda_kernels PRIVATE ${CMAKE_SOURCE_DIR})
-  # -fmad=false: no contraction, as everywhere (design D10).
+  # -fmad=false: no contraction, as everywhere.
   target_compile_options(hearth_gpu_cuda_kernels PRIVATE -fmad=false -lineinfo --expt-relaxed-constexpr)
   find_package(CUDAToolkit REQUIRED)
   set_target_properties(hearth_gpu PROPERTIES CUDA_ARCHITECTURES "${CMAKE_CUDA_ARCHITECTURES}") # it is older than the variable

@@ -6,7 +6,7 @@ target_compile_definitions(hearth_options INTERFACE _GNU_SOURCE)
 target_compile_options(hearth_options INTERFACE
   -Wall -Wextra -Wshadow -Wpointer-arith -Wvla $<$<COMPILE_LANGUAGE:C>:-Wstrict-prototypes -Wmissing-prototypes>
   -fno-strict-aliasing      # weights are read as whatever block they are
-  -ffp-contract=off         # D10: a*b+c is rounded as it is written; kernels that want FMA say so
+  -ffp-contract=off         # a*b+c is rounded as it is written; kernels that want FMA say so
   -fno-math-errno -fvisibility=hidden)
 if(CMAKE_C_COMPILER_ID STREQUAL "GNU") # following variables through unrolled kernels takes longer than compiling them
   target_compile_options(hearth_options INTERFACE $<$<COMPILE_LANGUAGE:C,CXX>:-fno-var-tracking>)

@@ -2,8 +2,8 @@
  * is. The table of a device is filled by its build of the .cu files of gpu/kernels (nvcc's, or the emulation's).
  *
  * Every entry returns 0 or the device's own error code of the launch (ht_device_ops.launched explains it). All
- * pointers are device memory. Results keep the numeric contract (design D10): fixed order of sums, no atomics, a
- * column's bits do not depend on the other columns. Letters: docs/notation.md.
+ * pointers are device memory. Results keep the numeric contract (docs/architecture.md): fixed order of sums, no
+ * atomics, a column's bits do not depend on the other columns. Letters: docs/notation.md.
  */
 #ifndef HEARTH_GPU_KERNELS_H
 #define HEARTH_GPU_KERNELS_H

@@ -1,4 +1,4 @@
-/* The transcendental functions of hearth, one definition for scalar C, the vector kernels and CUDA (design D10).
+/* The transcendental functions of hearth, one definition for scalar C, the vector kernels and CUDA.
  *
  * Each is a fixed sequence of IEEE operations with its fused multiply-adds written out, so whoever repeats the
  * sequence lane by lane gets the same bits: cpu/simd_*.h do, and GPU kernels include this file. Header only; no

@@ -1,5 +1,5 @@
 /* All allocation of the engine passes here: counted, checked for overflow, made to fail on purpose by tests,
- * and forbidden while decoding (the allocation guard, design D9).
+ * and forbidden while decoding (the allocation guard).
  */
 #ifndef HEARTH_CORE_BASE_MEMORY_H
 #define HEARTH_CORE_BASE_MEMORY_H

@@ -1,5 +1,5 @@
 /* Counter-based random numbers: a pure function of (seed, sequence, position, draw), so a token's luck does not
- * depend on what else is in the batch, nor on how often the process was restarted (design D10). */
+ * depend on what else is in the batch, nor on how often the process was restarted. */
 #ifndef HEARTH_CORE_BASE_RANDOM_H
 #define HEARTH_CORE_BASE_RANDOM_H
 

@@ -1,7 +1,7 @@
 /* A pool of worker threads that spins for a while, then sleeps. The caller is worker 0.
  *
  * The pool decides who computes what, never what is computed: a task's result must not depend on the number of
- * threads or on the chunks it got (design D10). Task functions write disjoint memory.
+ * threads or on the chunks it got (the numeric contract, docs/architecture.md). Task functions write disjoint memory.
  */
 #ifndef HEARTH_CORE_BASE_THREADS_H
 #define HEARTH_CORE_BASE_THREADS_H

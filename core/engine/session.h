@@ -1,7 +1,8 @@
 /* A session: one sequence of tokens and what was computed of it. It turns "make the context be this" into passes.
  *
- * Class rules (design D10): tokens given as a prompt are computed in the block class, whatever the size of their
- * chunk; tokens appended one at a time in the decode class; a prefix that is reused keeps the bits it has.
+ * Class rules (the numeric contract, docs/architecture.md): tokens given as a prompt are computed in the block class,
+ * whatever the size of their chunk; tokens appended one at a time in the decode class; a prefix that is reused keeps the
+ * bits it has.
  */
 #ifndef HEARTH_CORE_ENGINE_SESSION_H
 #define HEARTH_CORE_ENGINE_SESSION_H

@@ -1,4 +1,4 @@
-/* The one quantized weight format (design D1): rows of GGUF blocks, the same bytes in the file, on NVMe, in RAM
+/* The one quantized weight format: rows of GGUF blocks, the same bytes in the file, on NVMe, in RAM
  * and in VRAM. This header is plain data, included by C and CUDA alike: no includes but stdint.
  *
  * A row of a matrix is cols / HT_BLOCK_LEN(type) blocks, one after another. In the formulas q is a stored quant,
@@ -78,8 +78,8 @@ HT_ASSERT_SIZE(ht_block_q6_k, 210);
 HT_ASSERT_SIZE(ht_block_iq4_nl, 18);
 HT_ASSERT_SIZE(ht_block_iq4_xs, 136);
 
-/* One row of activations, quantised once by the owner of x and then read by every kernel on every device
- * (design D10). Planar: `cols` int8 quants, then for each block of 32 its scale d = amax / 127 (F32) and the sum
+/* One row of activations, quantised once by the owner of x and then read by every kernel on every device.
+ * Planar: `cols` int8 quants, then for each block of 32 its scale d = amax / 127 (F32) and the sum
  * d * sum(q) (F32; what the types with a minimum need). cols is padded to a multiple of 32 with zeros.
  *
  *   x[i] ~= d[i / 32] * q[i],   q = round-to-nearest-even(x * (127 / amax))

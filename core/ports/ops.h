@@ -6,7 +6,7 @@
  * on return. Compute entries return nothing: a failed launch is remembered, later ones do nothing, and sync()
  * reports it.
  *
- * Numeric contract (design D10): a column's result depends on that column, the weights, the numeric class and the
+ * Numeric contract (docs/architecture.md): a column's result depends on that column, the weights, the numeric class and the
  * backend alone: not on the number of threads, the other columns or their number. All buffers are F32 unless said;
  * matrices of activations are [columns][features], densely packed. No argument aliases another unless said.
  */
@@ -104,7 +104,7 @@ typedef struct ht_ffn_args {
     float *h;                      /* (n, f) */
 } ht_ffn_args;
 
-/* ---- sparse FFN (design D2, D3), decode class: a selector's h comes from ffn() over the selector rows of a range of
+/* ---- sparse FFN, decode class: a selector's h comes from ffn() over the selector rows of a range of
  * neurons (gate absent); the active of them are listed, and only their payload is read. ---- */
 
 /* The neurons of a column with |h| > threshold, in order of index from 0 in the range. */

@@ -23,7 +23,8 @@ typedef struct ht_matrix {
 typedef enum ht_unit_kind { HT_UNIT_EMBEDDING, HT_UNIT_ATTENTION, HT_UNIT_FFN, HT_UNIT_OUTPUT } ht_unit_kind;
 
 /* What is acquired at once. Neurons and experts are half-open ranges in the order of the file: a dense layer is
- * experts [0, 1); the whole FFN is neurons [0, n_ff). The range decides the placement (design D2). */
+ * experts [0, 1); the whole FFN is neurons [0, n_ff). Where a unit lies is decided for its
+ * whole range. */
 typedef struct ht_unit {
     ht_unit_kind kind;
     int32_t layer;                        /* ATTENTION and FFN */
@@ -75,7 +76,7 @@ typedef struct ht_lease {
 
 /* ---- KV ------------------------------------------------------------------------------------------------- */
 
-#define HT_KV_TILE 64 /* tokens in a page, and the fixed tile of attention (design D10) */
+#define HT_KV_TILE 64 /* tokens in a page, and the fixed tile of attention */
 
 /* The layout of one page of one layer, the same on every tier: K rows, then V rows;
  * each [G][HT_KV_TILE] rows of e elements in the cache type. */

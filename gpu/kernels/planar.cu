@@ -1,4 +1,4 @@
-/* An experiment, for the open question of one weight format (design D1): the decode product on rows whose quants come
+/* An experiment, for the question whether rows stay GGUF blocks on a GPU too: the decode product on rows whose quants come
  * first and whose scales follow (the same bytes, rearranged), so that a lane reads its chunk in whole 16-byte pieces.
  * Used by nothing but tests/gpu/gpu_check, which measures it against the interleaved blocks. The sums are those of
  * matvec.cu, bit for bit. */

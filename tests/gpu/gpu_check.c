@@ -65,7 +65,7 @@ void unblank(session *s, void *p)
 
 /* ---- the table ------------------------------------------------------------------------------------------- */
 
-/* What planar rows gain over blocks as they are stored: the open question of design D1, where 10 % would settle it. */
+/* What planar rows gain over blocks as they are stored: an open question, which 10 % would settle. */
 static void print_planar(const session *s)
 {
     for (int i = 0; i < s->n; i++) {

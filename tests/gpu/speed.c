@@ -255,7 +255,7 @@ void run_speed(session *s)
     time_matvec(s, HT_Q4_0, 4096 / scale, 4096, 1, STORED);
     time_matvec(s, HT_Q4_K, 11008 / scale, 4096, 1, STORED);
     for (int32_t n = 2; n <= 8; n *= 2) time_matvec(s, HT_Q4_0, 28672 / scale, 8192, n, STORED);
-    for (int32_t n = 1; n <= 8; n *= 2) time_matvec(s, HT_Q4_0, 28672 / scale, 8192, n, PLANAR); /* design D1: worth 10 %? */
+    for (int32_t n = 1; n <= 8; n *= 2) time_matvec(s, HT_Q4_0, 28672 / scale, 8192, n, PLANAR); /* are they worth 10 %? */
     time_matvec(s, HT_Q8_0, 28672 / scale, 8192, 1, PLANAR);
     time_matvec(s, HT_Q4_0, 4096 / scale, 4096, 1, PLANAR);
     time_matvec(s, HT_Q4_0, 10240 / scale, 8192, 1, FUSED);
