@@ -1,4 +1,5 @@
-/* hearth: runs language models that are larger than the GPU, and than RAM.
+/* hearth: runs language models. It is being built for models that are larger than the GPU, and than RAM; today it computes
+ * on the CPU with all weights in RAM, or wholly on a GPU.
  *
  * The public C API. Everything that a front end needs is here and nothing else is exported.
  *
