@@ -84,8 +84,8 @@ void cli_help_command(const cli_command *c)
 void cli_help_overview(const cli_command *const *commands)
 {
     const char *bold = cli_style_code(STDOUT_FILENO, CLI_BOLD), *plain = cli_style_code(STDOUT_FILENO, CLI_PLAIN);
-    cli_print("%susage: hearth COMMAND [options]%s\n\nRuns language models from GGUF files.\n\n%sCommands%s\n", bold,
-              plain, bold, plain);
+    cli_print("%susage: hearth COMMAND [options]%s\n\nRuns language models from GGUF files and Hugging Face folders.\n\n"
+              "%sCommands%s\n", bold, plain, bold, plain);
     for (; *commands; commands++) cli_print("  %-10s %s\n", (*commands)->name, (*commands)->summary);
     cli_print("\n'hearth COMMAND --help' (or 'hearth help COMMAND') lists a command's options; 'hearth --version' "
               "says what this is.\n");
@@ -129,7 +129,7 @@ void cli_help_manual(const cli_command *const *commands)
 {
     cli_print(".\\\" Made by 'hearth help --man' from the option tables in cli/; not edited by hand.\n"
               ".TH HEARTH 1 \"\" \"hearth %s\" \"User Commands\"\n"
-              ".SH NAME\nhearth \\- run language models from GGUF files\n"
+              ".SH NAME\nhearth \\- run language models from GGUF files and Hugging Face folders\n"
               ".SH SYNOPSIS\n", HEARTH_VERSION);
     for (const cli_command *const *c = commands; *c; c++) {
         cli_print(".B hearth %s\n", (*c)->name);
@@ -137,8 +137,8 @@ void cli_help_manual(const cli_command *const *commands)
         cli_print("\n.br\n");
     }
     cli_print(".SH DESCRIPTION\n");
-    roff("hearth runs language models from GGUF files. Text goes to stdout; logs, progress and timings go to stderr; "
-         "bars and colour appear only on a terminal.\n");
+    roff("hearth runs language models from GGUF files and Hugging Face folders. Text goes to stdout; logs, progress and "
+         "timings go to stderr; bars and colour appear only on a terminal.\n");
     for (const cli_command *const *c = commands; *c; c++) {
         cli_print(".SH HEARTH %s\n", (*c)->name);
         roff((*c)->summary);

@@ -88,7 +88,7 @@ typedef struct ht_rope_append_args {
 typedef struct ht_attention_args {
     const float *q;                /* (n, H, e) */
     void *const *page;
-    float scale;                   /* 1 / sqrt(e) */
+    float scale;                   /* the model's attn_scale, else 1 / sqrt(e) */
     float softcap;                 /* c > 0: a score s becomes c tanh(s / c), after the scale */
     int32_t window;                /* 0: none; else only the last `window` positions, itself included */
     float *out;                    /* (n, H, e) */

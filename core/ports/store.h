@@ -81,7 +81,7 @@ typedef struct ht_lease {
 /* The layout of one page of one layer, the same on every tier: K rows, then V rows;
  * each [G][HT_KV_TILE] rows of e elements in the cache type. */
 typedef struct ht_kv_layout {
-    ht_type k_type, v_type;    /* F16, Q8_0 or Q4_0 (F32 in tests) */
+    ht_type k_type, v_type;    /* F16, F32, Q8_0 or Q4_0 */
     int32_t n_kv_heads, head_dim;
     size_t k_row_bytes, v_row_bytes;
     size_t v_offset;           /* where V begins in a page */
@@ -108,8 +108,8 @@ typedef struct ht_store_ops {
     /* The order in which units will be acquired from now on, repeated every pass: a store that streams uses it to
      * run ahead, others ignore it. NULL allowed. */
     void (*expect)(ht_store *s, const ht_unit *units, int32_t n);
-    /* Fills *out. 0: `ready` has happened; 1: it will (wait for `ready`); negative: nothing is held. At most
-     * HT_STORE_LEASES leases are held at once; a store must be able to hold that many. */
+    /* 0: *out is filled, and read after `ready`. Negative: nothing is held. At most HT_STORE_LEASES leases are held at once, of
+     * units and of KV pages; a store must be able to hold that many. */
     int (*acquire)(ht_store *s, const ht_unit *unit, ht_lease *out, ht_error *err);
     /* The engine has queued all its use of the lease, but a device may not have done it yet: a store that reuses the
      * memory first waits, in the device's queue, for what was queued till now. */
