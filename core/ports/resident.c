@@ -147,6 +147,7 @@ static int lend_ffn(const ht_resident *r, const ht_unit *u, ht_ffn_weights *out,
     if (out->gate_bias) out->gate_bias += row;
     if (out->up_bias) out->up_bias += row;
     if (out->down_bias) out->down_bias += down_row;
+    if (u->neuron_begin) out->down_bias = out->post_norm = NULL; /* of the sum over all neurons */
     return 0;
 }
 

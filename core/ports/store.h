@@ -47,7 +47,8 @@ typedef struct ht_attention_weights {
 } ht_attention_weights;
 
 /* For neurons [nb, ne) of experts [eb, ee); n = ne - nb. Experts follow each other: expert x of a matrix begins at
- * row (x - eb) * n of gate and up, and at row (x - eb) * d of down. */
+ * row (x - eb) * n of gate and up, and at row (x - eb) * d of down. What belongs to the sum over all neurons (down_bias,
+ * post_norm) is lent with the range that begins at neuron 0 alone, so that it comes once. */
 typedef struct ht_ffn_weights {
     const float *norm, *norm_bias;            /* (d) */
     ht_matrix router;                         /* (E, d) */

@@ -45,13 +45,15 @@ static void close_store(void *context)
     ht_model_close(&f->model);
 }
 
-static void open_or_skip(fixture *f, ht_load_mode load)
+static void open_file_or_skip(fixture *f, const char *file, ht_load_mode load)
 {
     ht_error err = {0};
     f->load = load;
-    if (!test_data(f->path, model_file)) cr_skip_test("no %s", model_file);
+    if (!test_data(f->path, file)) cr_skip_test("no %s", file);
     cr_assert_eq(open_store(f, &err), 0, "%s", err.text);
 }
+
+static void open_or_skip(fixture *f, ht_load_mode load) { open_file_or_skip(f, model_file, load); }
 
 /* The matrix holds exactly the bytes that the file has for rows [ref.row, ref.row + rows). */
 static void check_matrix(const fixture *f, ht_tensor_ref ref, ht_matrix m)
@@ -134,6 +136,28 @@ Test(ram_store, neurons_are_cut_out_of_rows_and_columns)
     unit = (ht_unit){.kind = HT_UNIT_ATTENTION, .layer = f.model->shape.n_layers};
     cr_assert_eq(f.store->ops->acquire(f.store, &unit, &part, &err), -EINVAL);
     close_store(&f);
+}
+
+/* However the neurons are divided, what is added to their sum, and the norm of it, is lent once. */
+Test(ram_store, bias_and_norm_of_an_ffn_s_result_come_with_its_first_neurons_alone)
+{
+    static const char *const files[] = {"models/arch/starcoder2/starcoder2.gguf", "models/arch/gemma2/gemma2.gguf"};
+    for (size_t i = 0; i < 2; i++) {
+        fixture f = {0};
+        open_file_or_skip(&f, files[i], HT_LOAD_READ);
+        const ht_unit all = whole_ffn(&f, 1);
+        ht_unit first = all, rest = all;
+        ht_lease whole, a, b;
+        first.neuron_end = rest.neuron_begin = f.model->shape.n_ff / 2;
+        cr_assert_eq(f.store->ops->acquire(f.store, &all, &whole, NULL), 0);
+        cr_assert_eq(f.store->ops->acquire(f.store, &first, &a, NULL), 0);
+        cr_assert_eq(f.store->ops->acquire(f.store, &rest, &b, NULL), 0);
+        cr_assert((i ? whole.u.ffn.post_norm : whole.u.ffn.down_bias) != NULL, "%s", files[i]);
+        cr_assert(a.u.ffn.down_bias == whole.u.ffn.down_bias && a.u.ffn.post_norm == whole.u.ffn.post_norm, "%s", files[i]);
+        cr_assert(!b.u.ffn.down_bias && !b.u.ffn.post_norm, "%s", files[i]);
+        cr_assert(b.u.ffn.up.data != NULL && b.u.ffn.norm == whole.u.ffn.norm, "%s", files[i]);
+        close_store(&f);
+    }
 }
 
 Test(ram_store, pages_of_layers_are_apart_and_are_copied_in_all_of_them)
