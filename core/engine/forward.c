@@ -245,11 +245,13 @@ static int run_attention(ht_forward *f, const ht_unit *unit, int32_t n_pages, in
     ht_lease lease;
     ht_kv_lease kv;
 
-    int r = borrow(f, unit, &lease, err);
+    /* Both are asked for before either is awaited, so that they arrive beside each other. */
+    int r = store->acquire(f->store, unit, &lease, err);
     if (r < 0) return r;
     r = store->kv_acquire(f->store, unit->layer, f->page_ids, n_pages, first_written, &kv, err);
     if (r >= 0) {
-        r = f->backend->ops->await(f->backend, kv.ready, err);
+        r = f->backend->ops->await(f->backend, lease.ready, err);
+        if (r >= 0) r = f->backend->ops->await(f->backend, kv.ready, err);
         if (r >= 0) compute_attention(f, &lease.u.attention, unit->layer, kv.page);
         store->kv_release(f->store, &kv);
     }
