@@ -61,16 +61,24 @@ static int choose(const char *option, const char *value, const char *const *name
     return ht_fail(err, -EINVAL, "%s: no such choice: '%s'", option, value);
 }
 
+/* 0: 8 bits, 1: F32. */
+static int choose_activations(const char *value, int *out, ht_error *err)
+{
+    static const char *const names[] = {"q8", "f32", NULL};
+
+    return choose("activations", value, names, out, err);
+}
+
 static int read_names(settings *s, const hearth_options *o, ht_error *err)
 {
-    static const char *const activations[] = {"q8", "f32", NULL}, *const kv[] = {"f16", "f32", "q8_0", "q4_0", NULL},
+    static const char *const kv[] = {"f16", "f32", "q8_0", "q4_0", NULL},
                              *const loads[] = {"auto", "mmap", "read", NULL},
                              *const devices[] = {"none", "cuda", "emu", NULL};
     static const ht_type kv_types[] = {HT_F16, HT_F32, HT_Q8_0, HT_Q4_0};
     static const ht_load_mode load_modes[] = {HT_LOAD_AUTO, HT_LOAD_MMAP, HT_LOAD_READ};
     int act, k, v, load, device;
 
-    int r = choose("activations", o->activations, activations, &act, err);
+    int r = choose_activations(o->activations, &act, err);
     if (r >= 0) r = choose("KV cache type of K", o->k_type, kv, &k, err);
     if (r >= 0) r = choose("KV cache type of V", o->v_type, kv, &v, err);
     if (r >= 0) r = choose("load", o->load, loads, &load, err);
@@ -280,18 +288,21 @@ int hearth_bench_kernel(hearth_kernel_bench *b, hearth_error *error)
 {
     ht_error err = {0};
     ht_kernel_bench inner = {
-        .f32 = b->activations && !strcmp(b->activations, "f32"),
         .threads = b->threads > 0 ? b->threads : ht_cpu_allowed(),
         .columns = b->columns,
         .rows = b->rows,
         .cols = b->cols,
         .repeats = b->repeats,
     };
-    int r = 0;
+    int act;
 
     b->threads = inner.threads;
-    if (!ht_type_by_name(b->type, &inner.type)) r = ht_fail(&err, -EINVAL, "type '%s' is not known", b->type);
-    else if (!ht_isa_by_name(b->isa, &inner.isa)) r = ht_fail(&err, -EINVAL, "CPU level '%s' is not known", b->isa);
+    if (!b->type) b->type = "q4_0";
+    if (!b->isa) b->isa = ht_isa_name(ht_isa_detect());
+    int r = choose_activations(b->activations, &act, &err);
+    inner.f32 = act;
+    if (r >= 0 && !ht_type_by_name(b->type, &inner.type)) r = ht_fail(&err, -EINVAL, "type '%s' is not known", b->type);
+    if (r >= 0 && !ht_isa_by_name(b->isa, &inner.isa)) r = ht_fail(&err, -EINVAL, "CPU level '%s' is not known", b->isa);
     if (r >= 0) r = ht_cpu_bench_kernel(&inner, &err);
     b->bytes_per_second = inner.bytes_per_second;
     b->macs_per_second = inner.macs_per_second;

@@ -371,8 +371,8 @@ HEARTH_API double hearth_measure_read_bandwidth(int32_t threads, int32_t repeats
 /* One CPU kernel, timed on a working set larger than the caches: bytes/s of weights (columns = 1..8), or
  * multiply-adds/s (columns > 8). -ENOTSUP: this machine lacks the level. */
 typedef struct hearth_kernel_bench {
-    const char *type, *isa;
-    int32_t threads, columns;
+    const char *type, *isa;    /* NULL: "q4_0" and the CPU's best level, which are then filled in */
+    int32_t threads, columns;  /* threads 0: all cores this process may use, filled in too */
     int64_t rows, cols;
     int32_t repeats;
     const char *activations;   /* "q8" (default) or "f32" */

@@ -6,6 +6,7 @@
 
 #include "hearth.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -68,3 +69,30 @@ static void fail_everywhere(const char *path, const char *device)
 Test(public, any_allocation_may_fail, .timeout = 120) { fail_everywhere("models/arch/llama/llama.gguf", NULL); }
 Test(public, any_allocation_of_a_folder_may_fail, .timeout = 120) { fail_everywhere("models/arch/phi3/config.json", NULL); }
 Test(public, any_allocation_on_a_device_may_fail, .timeout = 120) { fail_everywhere("models/arch/llama/llama.gguf", "emu"); }
+
+/* ---- single kernels --------------------------------------------------------------------------------------- */
+
+Test(public, a_kernel_to_measure_has_defaults)
+{
+    hearth_kernel_bench bench = {.columns = 16, .rows = 16, .cols = 256, .repeats = 1};
+    hearth_error error = {0};
+
+    cr_assert_eq(hearth_bench_kernel(&bench, &error), 0, "%s", error.text);
+    cr_assert_str_eq(bench.type, "q4_0");
+    cr_assert(bench.isa && bench.threads > 0);
+    cr_assert_gt(bench.macs_per_second, 0.0);
+}
+
+Test(public, an_unknown_choice_of_a_kernel_to_measure_is_named)
+{
+    static const hearth_kernel_bench wrong[] = {{.type = "q9"}, {.isa = "avx1024"}, {.activations = "q7"}};
+    static const char *const named[] = {"q9", "avx1024", "q7"};
+
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        hearth_kernel_bench bench = wrong[i];
+        hearth_error error = {0};
+        bench.columns = 16, bench.rows = 16, bench.cols = 256, bench.repeats = 1;
+        cr_assert_eq(hearth_bench_kernel(&bench, &error), -EINVAL, "%s", named[i]);
+        cr_assert(strstr(error.text, named[i]) != NULL, "%s", error.text);
+    }
+}
