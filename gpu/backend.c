@@ -7,6 +7,13 @@
 #include <math.h>
 #include <string.h>
 
+/* What kernels.h says anew, because CUDA includes it, is what the core says. */
+_Static_assert((int)HT_K_NORM_RMS == (int)HT_NORM_RMS && (int)HT_K_NORM_LAYER == (int)HT_NORM_LAYER, "kinds of norms");
+_Static_assert((int)HT_K_SILU == (int)HT_SILU && (int)HT_K_RELU == (int)HT_RELU && (int)HT_K_GELU == (int)HT_GELU &&
+                   (int)HT_K_GELU_TANH == (int)HT_GELU_TANH, "activations");
+_Static_assert(HT_K_TILE == HT_KV_TILE, "tokens in a KV tile");
+_Static_assert(HT_K_COLUMNS == HT_DECODE_CLASS_COLUMNS, "columns of the decode class");
+
 /* ---- scratch --------------------------------------------------------------------------------------------- */
 
 static int32_t widest(const ht_shape *s)
