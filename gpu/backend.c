@@ -23,20 +23,18 @@ static int32_t widest(const ht_shape *s)
     return w > he ? w : he;
 }
 
-static int32_t tiles_of(int32_t tokens) { return (tokens + HT_KV_TILE - 1) / HT_KV_TILE; }
-
 /* Splits are tiles of absolute position, so the bits do not depend on how many of them a step needs. One tile each, so that
  * a few KV heads and a short context are work for many multiprocessors; at most 64 splits: more is all scratch. */
 static int32_t tiles_of_split(const ht_ops_limits *l)
 {
-    return (tiles_of(l->context) + 63) / 64;
+    return (ht_kv_pages_of(l->context) + 63) / 64;
 }
 
 static int32_t most_splits(const ht_ops_limits *l)
 {
     int32_t tiles = tiles_of_split(l);
 
-    return (tiles_of(l->context) + tiles - 1) / tiles;
+    return (ht_kv_pages_of(l->context) + tiles - 1) / tiles;
 }
 
 /* The step's arrays: token, position, sequence, groups, page table (whole splits of tiles). */
@@ -259,7 +257,7 @@ static int backend_begin(ht_backend *base, const ht_step *step, ht_error *err)
     b->n = step->n;
     b->queue.collecting = b->queue.graphs && step->class_ == HT_CLASS_DECODE && step->n <= HT_K_COLUMNS;
     b->columns_per_group = step->class_ == HT_CLASS_DECODE || rows < per_kv ? 1 : rows / per_kv;
-    b->table_stride = tiles_of(longest);
+    b->table_stride = ht_kv_pages_of(longest);
     b->step_splits = (b->table_stride + b->split_tiles - 1) / b->split_tiles;
     if (step->class_ == HT_CLASS_DECODE) { /* a power of two: few kinds of steps. Splits without tokens cost little. */
         int32_t splits = 1;
@@ -286,7 +284,7 @@ static int backend_begin(ht_backend *base, const ht_step *step, ht_error *err)
     at += 2 * step->n;
     b->table = device + (at - (int32_t *)m->pinned);
     for (int32_t i = 0; i < step->n_sequences; i++, at += b->table_stride)
-        memcpy(at, step->pages[i], (size_t)tiles_of(step->length[i]) * sizeof *at);
+        memcpy(at, step->pages[i], (size_t)ht_kv_pages_of(step->length[i]) * sizeof *at);
     size_t bytes = (size_t)(at - (int32_t *)m->pinned) * sizeof *at;
     if (!bytes) return 0;
     r = b->device->copy(&b->gpu->device, b->stream, device, m->pinned, bytes, HT_COPY_TO_DEVICE, err);

@@ -107,6 +107,7 @@ typedef struct gpu_backend {
 #define STAGING_BYTES ((size_t)1 << 20)
 
 static inline gpu_backend *gpu_backend_of(ht_backend *b) { return (gpu_backend *)(void *)b; }
+static inline bool gpu_backend_failed(const gpu_backend *b) { return b->failure.code != 0; }
 
 /* Copies a small array to the device in the stream's order; `host` may change at once. Bytes: at most a mailbox. */
 int gpu_backend_post(gpu_backend *b, void *device, const void *host, size_t bytes, ht_error *err);

@@ -8,7 +8,6 @@
 
 #include <string.h>
 
-static bool failed(const gpu_backend *b) { return b->failure.code != 0; }
 static bool is_float(ht_type t) { return t == HT_F32 || t == HT_F16 || t == HT_BF16; }
 
 /* ---- forms of columns ------------------------------------------------------------------------------------ */
@@ -149,7 +148,7 @@ void gpu_backend_project(ht_backend *base, const ht_project_args *a)
     gpu_backend *b = gpu_backend_of(base);
     operand x = operand_of(a->x, &a->norm, a->w[0].cols);
 
-    if (failed(b) || !b->n) return;
+    if (gpu_backend_failed(b) || !b->n) return;
     multiply(b, &x, a->w, a->bias, a->y, a->n_out, 0);
 }
 
@@ -158,7 +157,7 @@ void gpu_backend_add_project(ht_backend *base, const ht_add_project_args *a)
     gpu_backend *b = gpu_backend_of(base);
     operand y = operand_of(a->y, NULL, a->w.cols);
 
-    if (failed(b) || !b->n) return;
+    if (gpu_backend_failed(b) || !b->n) return;
     multiply(b, &y, &a->w, &a->bias, &a->x, 1, 1);
 }
 
@@ -167,7 +166,7 @@ void gpu_backend_add_norm(ht_backend *base, const ht_add_norm_args *a)
 {
     gpu_backend *b = gpu_backend_of(base);
 
-    if (failed(b) || !b->n) return;
+    if (gpu_backend_failed(b) || !b->n) return;
     gpu_command *c = gpu_backend_command(b, GPU_NORM);
     ht_k_norm *k = &c->u.norm;
     k->x = a->y;
@@ -215,7 +214,7 @@ void gpu_backend_ffn(ht_backend *base, const ht_ffn_args *a)
     float *const y[2] = {a->gate.data ? b->scratch.second : a->h, a->h};
     operand x = operand_of(a->x, &a->norm, a->up.cols);
 
-    if (failed(b) || !b->n) return;
+    if (gpu_backend_failed(b) || !b->n) return;
     b->twin_of = NULL;
     if (ffn_fused(b, a, &x)) return;
     multiply(b, &x, w, bias, y, a->gate.data ? 2 : 1, 0);
@@ -233,7 +232,7 @@ void gpu_backend_active(ht_backend *base, const ht_active_args *a)
 {
     gpu_backend *b = gpu_backend_of(base);
 
-    if (failed(b)) return;
+    if (gpu_backend_failed(b)) return;
     for (int32_t i = 0; i < b->n; i++) {
         gpu_command *c = gpu_backend_command(b, GPU_ACTIVE);
         ht_k_active *k = &c->u.active;
@@ -274,7 +273,7 @@ void gpu_backend_payload(ht_backend *base, const ht_payload_args *a)
     operand x = operand_of(a->x, &a->norm, a->up.cols);
     int64_t f = a->down.rows, d = a->down.cols;
 
-    if (failed(b)) return;
+    if (gpu_backend_failed(b)) return;
     if (b->twin_of == a->h || b->twin_of == a->y) b->twin_of = NULL;
     for (int32_t i = 0; i < b->n; i++) {
         if (a->up.data) multiply_up(b, a, &x, i);
@@ -341,7 +340,7 @@ void gpu_backend_rope_append(ht_backend *base, const ht_rope_append_args *a)
     gpu_backend *b = gpu_backend_of(base);
     const ht_shape *s = &base->limits.shape;
 
-    if (failed(b) || !b->n) return;
+    if (gpu_backend_failed(b) || !b->n) return;
     const float *angles = find_angles(b, a->freqs, a->local_base > 0.0f);
     gpu_command *c = gpu_backend_command(b, GPU_ROPE_APPEND);
     ht_k_rope_append *k = &c->u.rope_append;
@@ -399,7 +398,7 @@ void gpu_backend_attention(ht_backend *base, const ht_attention_args *a)
 {
     gpu_backend *b = gpu_backend_of(base);
 
-    if (failed(b) || !b->n) return;
+    if (gpu_backend_failed(b) || !b->n) return;
     b->twin_of = NULL;
     if (b->class_ == HT_CLASS_BLOCK) {
         attend(b, a, 0, b->n_groups, 1, false);
@@ -418,7 +417,7 @@ void gpu_backend_embed(ht_backend *base, const ht_matrix *table, float scale, fl
 {
     gpu_backend *b = gpu_backend_of(base);
 
-    if (failed(b) || !b->n) return;
+    if (gpu_backend_failed(b) || !b->n) return;
     gpu_command *c = gpu_backend_command(b, GPU_EMBED);
     ht_k_embed *k = &c->u.embed;
     k->type = table->type;
@@ -437,7 +436,7 @@ void gpu_backend_select(ht_backend *base, float *dst, const float *src, const in
     gpu_backend *b = gpu_backend_of(base);
 
     b->n = m;
-    if (failed(b) || !m) return;
+    if (gpu_backend_failed(b) || !m) return;
     if (b->twin_of == dst) b->twin_of = NULL;
     if (b->queue.gathers) gpu_backend_flush(b); /* they still read the columns chosen before */
     b->queue.gathers = true;

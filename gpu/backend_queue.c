@@ -12,8 +12,6 @@
 
 #include <string.h>
 
-static bool failed(const gpu_backend *b) { return b->failure.code != 0; }
-
 /* A failed launch is remembered, and everything after it is skipped until sync. */
 static void run(gpu_backend *b, const gpu_command *c)
 {
@@ -21,7 +19,7 @@ static void run(gpu_backend *b, const gpu_command *c)
     const char *name = "";
     int code = 0;
 
-    if (failed(b)) return;
+    if (gpu_backend_failed(b)) return;
     switch (c->kernel) {
     case GPU_NORM: code = k->norm(&c->u.norm, b->stream), name = "norm"; break;
     case GPU_MATVEC: code = k->matvec(&c->u.matvec, b->stream), name = "matvec"; break;
@@ -86,8 +84,8 @@ static bool record(gpu_backend *b, gpu_recording *r)
 
     if (b->device->graph_begin(d, r->graph, b->stream, &err) >= 0) {
         run_all(b, r->commands, r->n);
-        r->recorded = b->device->graph_end(d, r->graph, b->stream, &err) >= 0 && !failed(b);
-        if (r->recorded || failed(b)) return r->recorded;
+        r->recorded = b->device->graph_end(d, r->graph, b->stream, &err) >= 0 && !gpu_backend_failed(b);
+        if (r->recorded || gpu_backend_failed(b)) return r->recorded;
     }
     ht_log(HT_LOG_WARN, "decoding goes on without graphs: %s", err.text);
     b->queue.graphs = false;
@@ -102,7 +100,7 @@ void gpu_backend_flush(gpu_backend *b)
 
     q->gathers = false;
     if (!n) return;
-    if (!failed(b) && q->graphs && n < q->capacity) {
+    if (!gpu_backend_failed(b) && q->graphs && n < q->capacity) {
         gpu_recording *r = find(q, &found);
         r->used = ++q->turns;
         if (!found) {

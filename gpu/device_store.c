@@ -33,8 +33,6 @@ static size_t rounded(size_t bytes) { return ht_align_up(bytes ? bytes : 1, HT_D
 
 /* ---- what is needed -------------------------------------------------------------------------------------- */
 
-static int64_t elements_of(const ht_tensor_info *t) { return t->dim[0] * t->dim[1] * t->dim[2] * t->dim[3]; }
-
 static size_t bytes_used(const ht_model *m, const uint8_t *use)
 {
     size_t total = 0;
@@ -42,7 +40,7 @@ static size_t bytes_used(const ht_model *m, const uint8_t *use)
     for (int32_t i = 0; i < m->dir->n_tensors; i++) {
         const ht_tensor_info *t = &m->dir->tensors[i];
         if (use[i] & HT_USED_AS_MATRIX) total += rounded(t->bytes);
-        if (use[i] & HT_USED_AS_VECTOR) total += rounded((size_t)elements_of(t) * sizeof(float));
+        if (use[i] & HT_USED_AS_VECTOR) total += rounded((size_t)ht_tensor_elements(t) * sizeof(float));
     }
     return total;
 }
@@ -148,7 +146,7 @@ static int upload_matrix(device_store *s, int32_t tensor, ht_error *err)
 static int upload_vector(device_store *s, int32_t tensor, ht_error *err)
 {
     const ht_tensor_info *t = &s->model->dir->tensors[tensor];
-    int64_t n = elements_of(t);
+    int64_t n = ht_tensor_elements(t);
     void *stored = ht_alloc(t->bytes, 1), *device = NULL;
     float *v = ht_alloc((size_t)n, sizeof *v);
     int r = -ENOMEM;

@@ -168,7 +168,7 @@ static int32_t list_pages(ht_forward *f, const ht_step *step, int32_t *first_wri
     for (uint8_t use = READ; use <= WRITTEN; use++) {
         begin[use - 1] = n;
         for (int32_t s = 0; s < step->n_sequences; s++) {
-            int32_t pages = (step->length[s] + HT_KV_TILE - 1) / HT_KV_TILE;
+            int32_t pages = ht_kv_pages_of(step->length[s]);
             for (int32_t i = 0; i < pages; i++) {
                 int32_t id = step->pages[s][i];
                 if (use == READ && f->page_use[id] == 0) {

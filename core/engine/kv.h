@@ -24,11 +24,6 @@ typedef struct ht_kv_table {
     int32_t n, capacity;
 } ht_kv_table;
 
-static inline int32_t ht_kv_pages_of(int64_t tokens)
-{
-    return (int32_t)((tokens + HT_KV_TILE - 1) / HT_KV_TILE);
-}
-
 int ht_kv_open(ht_kv *kv, ht_store *store, ht_error *err);
 void ht_kv_close(ht_kv *kv);
 

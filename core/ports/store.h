@@ -79,6 +79,12 @@ typedef struct ht_lease {
 
 #define HT_KV_TILE 64 /* tokens in a page, and the fixed tile of attention */
 
+/* Pages, or tiles, of a sequence's first `tokens`. */
+static inline int32_t ht_kv_pages_of(int64_t tokens)
+{
+    return (int32_t)((tokens + HT_KV_TILE - 1) / HT_KV_TILE);
+}
+
 /* The layout of one page of one layer, the same on every tier: K rows, then V rows;
  * each [G][HT_KV_TILE] rows of e elements in the cache type. */
 typedef struct ht_kv_layout {

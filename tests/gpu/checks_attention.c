@@ -37,7 +37,7 @@ static bool scene_make(gpu_rig *rig, scene *s, ht_type k, ht_type v, const int32
     s->stride = 0;
     s->pages = 0;
     for (int32_t q = 0; q < s->n_sequences; q++) {
-        int32_t pages = (lengths[q] + HT_KV_TILE - 1) / HT_KV_TILE;
+        int32_t pages = ht_kv_pages_of(lengths[q]);
         s->stride = pages > s->stride ? pages : s->stride;
         s->pages += pages;
     }
@@ -53,7 +53,7 @@ static bool scene_make(gpu_rig *rig, scene *s, ht_type k, ht_type v, const int32
         s->page[i] = (uint8_t *)gpu_twin(rig, s->memory) + (size_t)(s->pages - 1 - i) * s->kv.page_bytes;
     int32_t id = 0;
     for (int32_t q = 0; q < s->n_sequences; q++) {
-        for (int32_t i = 0; i < (lengths[q] + HT_KV_TILE - 1) / HT_KV_TILE; i++) s->table[q * s->stride + i] = id++;
+        for (int32_t i = 0; i < ht_kv_pages_of(lengths[q]); i++) s->table[q * s->stride + i] = id++;
         for (int32_t i = 0; i < per_sequence; i++) {
             s->sequence[q * per_sequence + i] = q;
             s->position[q * per_sequence + i] = lengths[q] - per_sequence + i;
