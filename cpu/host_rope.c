@@ -1,6 +1,7 @@
 /* Rotary positions, and the append to the KV pages. Angles are computed in double precision, once a step, and shared by
- * all layers: theta(p, i) = p * base^(-2i / dims) / divisor[i], stretched for long contexts as the model says.
+ * all layers: theta(p, i) = p * frequency[i] of core/model/rope.h.
  */
+#include "core/model/rope.h"
 #include "cpu/host_internal.h"
 
 #include <math.h>
@@ -10,37 +11,13 @@
 
 static ht_host *host_of(ht_backend *b) { return (ht_host *)(void *)b; }
 
-/* YaRN (Peng et al. 2023, section 3.2): pair i keeps its frequency where it turns often within the original context
- * (more than beta_fast turns), is slowed by `factor` where it turns seldom (less than beta_slow), with a linear ramp
- * over the pairs between. */
-static double yarn_pair(const ht_rope *r, double turns)
-{
-    return r->dims * log(r->original_context / (turns * 2.0 * 3.14159265358979323846)) / (2.0 * log(r->base));
-}
-
 static void find_frequencies(ht_host *h)
 {
     const ht_rope *r = &h->base.limits.shape.rope;
-    double factor = r->scaling == HT_ROPE_NONE || r->factor <= 0.0f ? 1.0 : r->factor, low = 0.0, high = 0.0;
-    bool yarn = r->scaling == HT_ROPE_YARN && r->ext_factor != 0.0f;
 
-    if (h->rope_local_base > 0.0f) {
-        h->rope_magnitude = 1.0;
-        for (int32_t i = 0; i < h->rope_pairs; i++) h->rope_frequencies[i] = pow(h->rope_local_base, -2.0 * i / r->dims);
-        return;
-    }
-    h->rope_magnitude = r->attn_factor > 0.0f ? r->attn_factor : 1.0;
-    if (yarn) {
-        low = fmax(0.0, floor(yarn_pair(r, r->beta_fast)));
-        high = fmin(r->dims - 1.0, ceil(yarn_pair(r, r->beta_slow)));
-        h->rope_magnitude *= 1.0 + 0.1 * log(factor);
-    }
-    for (int32_t i = 0; i < h->rope_pairs; i++) {
-        double f = pow(r->base, -2.0 * i / r->dims);
-        if (h->rope_divided) f /= h->rope_divisors[i];
-        double kept = yarn ? r->ext_factor * (1.0 - fmin(1.0, fmax(0.0, (i - low) / fmax(0.001, high - low)))) : 0.0;
-        h->rope_frequencies[i] = f / factor * (1.0 - kept) + f * kept;
-    }
+    h->rope_magnitude = 1.0;
+    if (h->rope_local_base > 0.0f) ht_rope_local_frequencies(r, h->rope_local_base, h->rope_frequencies);
+    else h->rope_magnitude = ht_rope_frequencies(r, h->rope_divided ? h->rope_divisors : NULL, h->rope_frequencies);
 }
 
 static void angles_range(void *context, int64_t begin, int64_t end, int thread)

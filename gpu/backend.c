@@ -2,9 +2,9 @@
  * host or device, between open and close but what alloc hands out. */
 #include "core/base/arith.h"
 #include "core/base/memory.h"
+#include "core/model/rope.h"
 #include "gpu/backend_internal.h"
 
-#include <math.h>
 #include <string.h>
 
 /* What kernels.h says anew, because CUDA includes it, is what the core says. */
@@ -109,37 +109,6 @@ static int open_scratch(gpu_backend *b, ht_error *err)
     if (r >= 0) r = b->device->alloc_pinned(&b->gpu->device, STAGING_BYTES, "staging", &staging, err);
     b->staging = staging;
     return r;
-}
-
-/* ---- positions ------------------------------------------------------------------------------------------- */
-
-/* YaRN (Peng et al. 2023, section 3.2): pairs that turn more than beta_fast times in the original context keep their
- * frequency, those below beta_slow are slowed by `factor`, with a linear ramp between. */
-static double yarn_pair(const ht_rope *r, double turns)
-{
-    return r->dims * log(r->original_context / (turns * 2.0 * 3.14159265358979323846)) / (2.0 * log(r->base));
-}
-
-static void find_frequencies(gpu_backend *b, double *frequency)
-{
-    const ht_rope *r = &b->base.limits.shape.rope;
-    double factor = r->scaling == HT_ROPE_NONE || r->factor <= 0.0f ? 1.0 : r->factor, low = 0.0, high = 0.0,
-           magnitude = r->attn_factor > 0.0f ? r->attn_factor : 1.0;
-    bool yarn = r->scaling == HT_ROPE_YARN && r->ext_factor != 0.0f;
-
-    if (yarn) {
-        low = fmax(0.0, floor(yarn_pair(r, r->beta_fast)));
-        high = fmin(r->dims - 1.0, ceil(yarn_pair(r, r->beta_slow)));
-        magnitude *= 1.0 + 0.1 * log(factor);
-    }
-    for (int32_t i = 0; i < b->pairs; i++) {
-        double f = pow(r->base, -2.0 * i / r->dims);
-        double kept = yarn ? r->ext_factor * (1.0 - fmin(1.0, fmax(0.0, (i - low) / fmax(0.001, high - low)))) : 0.0;
-        frequency[i] = f / factor * (1.0 - kept) + f * kept;
-        float local = b->base.limits.shape.rope_local_base;
-        frequency[b->pairs + i] = local > 0.0f ? pow(local, -2.0 * i / r->dims) : 0.0;
-    }
-    b->magnitude = (float)magnitude;
 }
 
 /* ---- memory ---------------------------------------------------------------------------------------------- */
@@ -357,10 +326,12 @@ static int check_limits(const ht_ops_limits *l, ht_error *err)
 
 static int send_frequencies(gpu_backend *b, ht_error *err)
 {
-    double *frequency = ht_alloc(2 * (size_t)b->pairs + 1, sizeof *frequency);
+    const ht_shape *s = &b->base.limits.shape;
+    double *frequency = ht_calloc(2 * (size_t)b->pairs + 1, sizeof *frequency);
 
     if (!frequency) return ht_fail(err, -ENOMEM, "out of memory for the RoPE frequencies");
-    find_frequencies(b, frequency);
+    b->magnitude = (float)ht_rope_frequencies(&s->rope, NULL, frequency); /* their divisors come with the weights */
+    if (s->rope_local_base > 0.0f) ht_rope_local_frequencies(&s->rope, s->rope_local_base, frequency + b->pairs);
     int r = transfer(b, b->scratch.frequency, frequency, 2 * (size_t)b->pairs * sizeof *frequency, true, err);
     ht_free(frequency);
     return r;
