@@ -100,11 +100,6 @@ HEARTH_API int64_t hearth_decode(const hearth_vocab *vocab, const int32_t *ids, 
 HEARTH_API int32_t hearth_vocab_size(const hearth_vocab *vocab);
 HEARTH_API bool hearth_vocab_is_end(const hearth_vocab *vocab, int32_t id);
 
-/* Streaming decode: whole characters only. Zero-initialise; id < 0 flushes. Returns bytes written to out. */
-typedef struct hearth_stream { uint8_t state[16]; } hearth_stream;
-HEARTH_API int hearth_stream_decode(const hearth_vocab *vocab, hearth_stream *stream, int32_t id, char *out,
-                                    int capacity);
-
 /* Chat: messages to prompt text. `format` NULL: by the model's own template. Returns the length needed. The text alone
  * does not tell what the template says from what a message quotes: hearth_chat_encode gives the ids to compute. */
 typedef struct hearth_message { const char *role, *content; } hearth_message;

@@ -62,17 +62,6 @@ bool hearth_vocab_is_end(const hearth_vocab *vocab, int32_t id)
     return ht_tokenizer_is_end(vocab->tokenizer, id);
 }
 
-int hearth_stream_decode(const hearth_vocab *vocab, hearth_stream *stream, int32_t id, char *out, int capacity)
-{
-    ht_utf8_stream s;
-
-    _Static_assert(sizeof(s) <= sizeof(stream->state), "the public stream holds the internal one");
-    memcpy(&s, stream->state, sizeof(s));
-    int n = ht_tokenizer_stream(vocab->tokenizer, &s, id, out, capacity);
-    memcpy(stream->state, &s, sizeof(s));
-    return n;
-}
-
 /* The prompt with messages of the inner type, which the caller frees. */
 static int open_prompt(ht_chat_prompt *out, ht_chat_message **messages, const char *format, const hearth_message *from,
                        int n, bool open_answer, ht_error *err)

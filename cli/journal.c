@@ -75,7 +75,6 @@ bool cli_journal_is_kept(const cli_journal *j) { return j->kept; }
 bool cli_journal_has(const cli_journal *j, int64_t line) { return line < j->released || j->place[line]; }
 int64_t cli_journal_count(const cli_journal *j) { return j->done; }
 int64_t cli_journal_errors(const cli_journal *j) { return j->errors; }
-int64_t cli_journal_released(const cli_journal *j) { return j->released; }
 uint64_t cli_journal_dropped(const cli_journal *j) { return j->dropped; }
 void cli_journal_set_slack(cli_journal *j, uint64_t bytes) { j->slack = bytes ? bytes : SLACK; }
 

@@ -31,7 +31,6 @@ int cli_journal_begin(cli_journal *journal, const char *binding, bool restart, h
 bool cli_journal_has(const cli_journal *journal, int64_t line);
 int64_t cli_journal_count(const cli_journal *journal);         /* finished lines */
 int64_t cli_journal_errors(const cli_journal *journal);        /* of these: lines that are errors */
-int64_t cli_journal_released(const cli_journal *journal);      /* lines in the output */
 uint64_t cli_journal_dropped(const cli_journal *journal);      /* bytes of a damaged end that cli_journal_begin dropped */
 
 /* A finished line, `bytes` with its line end. On failure (-ENOSPC, ...) the journal is as it was. */

@@ -1,5 +1,5 @@
-/* Log lines: formatting and the one sink. The two settings below are the only mutable state of the process that
- * this folder has beside the counters of memory.c: logs belong to the process, not to an engine. */
+/* Log lines: formatting and the one sink. The sink is the only mutable state of the process that this folder has
+ * beside the counters of memory.c: logs belong to the process, not to an engine. */
 #include "core/base/log.h"
 
 #include <stdarg.h>
@@ -8,7 +8,6 @@
 
 static ht_log_sink *sink;
 static void *sink_user;
-static ht_log_level sink_level = HT_LOG_INFO;
 
 void ht_log_set_sink(ht_log_sink *new_sink, void *user)
 {
@@ -16,23 +15,17 @@ void ht_log_set_sink(ht_log_sink *new_sink, void *user)
     sink_user = user;
 }
 
-void ht_log_set_level(ht_log_level most_verbose)
-{
-    sink_level = most_verbose;
-}
-
 /* One fprintf a line, so that lines of two threads do not mix. */
 static void to_stderr(ht_log_level level, const char *line)
 {
-    static const char *const plain[] = {"error: ", "warning: ", "", "debug: "};
-    static const char *const colour[] = {"\033[31merror:\033[0m ", "\033[33mwarning:\033[0m ", "", "\033[2mdebug:\033[0m "};
+    static const char *const plain[] = {"error: ", "warning: ", ""};
+    static const char *const colour[] = {"\033[31merror:\033[0m ", "\033[33mwarning:\033[0m ", ""};
     const char *const *prefix = isatty(STDERR_FILENO) ? colour : plain;
     fprintf(stderr, "%s%s\n", prefix[level], line);
 }
 
 void ht_log(ht_log_level level, const char *format, ...)
 {
-    if (level > sink_level) return;
     char line[1024];
     va_list args;
     va_start(args, format);

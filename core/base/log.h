@@ -2,13 +2,12 @@
 #ifndef HEARTH_CORE_BASE_LOG_H
 #define HEARTH_CORE_BASE_LOG_H
 
-typedef enum ht_log_level { HT_LOG_ERROR, HT_LOG_WARN, HT_LOG_INFO, HT_LOG_DEBUG } ht_log_level;
+typedef enum ht_log_level { HT_LOG_ERROR, HT_LOG_WARN, HT_LOG_INFO } ht_log_level;
 
 /* A sink gets complete lines without a newline; `user` is passed through. NULL restores stderr. Set before
  * threads start: not synchronised. */
 typedef void ht_log_sink(void *user, ht_log_level level, const char *line);
 void ht_log_set_sink(ht_log_sink *sink, void *user);
-void ht_log_set_level(ht_log_level most_verbose);
 
 void ht_log(ht_log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Says a thing once per process: fallbacks that would otherwise repeat. `once` is a static flag of the caller. */

@@ -35,8 +35,6 @@ static bool hidden(const ht_tokenizer *t, int32_t id)
 
 int32_t ht_tokenizer_size(const ht_tokenizer *t) { return t->n; }
 int32_t ht_tokenizer_longest(const ht_tokenizer *t) { return (int32_t)t->longest; }
-int32_t ht_tokenizer_bos(const ht_tokenizer *t) { return t->bos; }
-bool ht_tokenizer_adds_bos(const ht_tokenizer *t) { return t->adds_bos && t->bos >= 0; }
 const char *ht_tokenizer_chat_template(const ht_tokenizer *t) { return t->chat_template; }
 
 ht_token_kind ht_tokenizer_kind(const ht_tokenizer *t, int32_t id)

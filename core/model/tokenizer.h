@@ -60,8 +60,6 @@ int ht_tokenizer_stream(const ht_tokenizer *t, ht_utf8_stream *s, int32_t id, ch
 int32_t ht_tokenizer_size(const ht_tokenizer *t);
 int32_t ht_tokenizer_longest(const ht_tokenizer *t);       /* bytes of the longest piece */
 ht_token_kind ht_tokenizer_kind(const ht_tokenizer *t, int32_t id);
-int32_t ht_tokenizer_bos(const ht_tokenizer *t);           /* -1: none */
-bool ht_tokenizer_adds_bos(const ht_tokenizer *t);
 /* Ends an answer: EOS, EOT and the end-of-turn tokens of the chat templates. */
 bool ht_tokenizer_is_end(const ht_tokenizer *t, int32_t id);
 /* Id of a token by its exact spelling, or -1. */
