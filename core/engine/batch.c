@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-enum { PACK_EVERY = 64 }; /* passes, after which costs are looked at again */
+enum { SCHEDULE_EVERY = 64 }; /* passes, after which costs are looked at again */
 
 /* ---- open and close ------------------------------------------------------------------------------------- */
 
@@ -19,8 +19,8 @@ static int open_rows(ht_batch *b, ht_error *err)
     b->order = ht_alloc(n, sizeof(*b->order));
     b->in_pass = ht_alloc(n, sizeof(*b->in_pass));
     b->work = ht_alloc(n, sizeof(*b->work));
-    b->pack_cost = ht_alloc(2 * (n + 1), sizeof(*b->pack_cost));
-    if (!b->rows || !b->order || !b->in_pass || !b->work || !b->pack_cost)
+    b->schedule_cost = ht_alloc(2 * (n + 1), sizeof(*b->schedule_cost));
+    if (!b->rows || !b->order || !b->in_pass || !b->work || !b->schedule_cost)
         return ht_fail(err, -ENOMEM, "out of memory for a batch of %d rows", b->slots);
     for (int32_t i = 0; i < b->slots; i++) {
         ht_row *row = &b->rows[i];
@@ -76,7 +76,7 @@ void ht_batch_close(ht_batch **batch)
     ht_free(b->rows);
     ht_free(b->order);
     ht_free(b->in_pass);
-    ht_free(b->pack_cost);
+    ht_free(b->schedule_cost);
     ht_free(b->work);
     ht_free(b);
     *batch = NULL;
@@ -368,7 +368,7 @@ int64_t ht_batch_step(ht_batch *b, ht_error *err)
     double started = ht_now();
 
     ht_batch_sort(b);
-    if (b->stats.passes % PACK_EVERY == PACK_EVERY - 1) ht_batch_pack(b);
+    if (b->stats.passes % SCHEDULE_EVERY == SCHEDULE_EVERY - 1) ht_batch_schedule(b);
     begin_rows(b);
     ht_prefix_trim(b);
     if (!b->n_running) return 0;

@@ -14,9 +14,9 @@
 #define HEARTH_CORE_ENGINE_BATCH_H
 
 #include "core/engine/engine.h"
-#include "core/engine/pack.h"
 #include "core/engine/lookup.h"
 #include "core/engine/sampler.h"
+#include "core/engine/schedule.h"
 #include "core/engine/speculate.h"
 #include "core/engine/text.h"
 
@@ -115,11 +115,11 @@ typedef struct ht_batch {
     int64_t queue_first, queue_end, queue_capacity;
     int64_t n_new;                 /* requests that were added since it was sorted */
     ht_job **sorted;               /* [queue_capacity], owned, as all here: what sorting needs */
-    ht_pack_item *items;
+    ht_schedule_item *items;
     int32_t *sort_order, *sort_scratch; /* [queue_capacity], [7 queue_capacity] */
-    double *pack_best;                  /* [queue_capacity + 1] */
+    double *schedule_best;              /* [queue_capacity + 1] */
     int32_t width;                 /* most rows side by side, 1..slots: what costs least */
-    double *pack_cost;             /* [2 (slots + 1)], owned */
+    double *schedule_cost;         /* [2 (slots + 1)], owned */
     ht_prefix kept;
 
     ht_sampler_scratch scratch;

@@ -12,7 +12,7 @@ ht_job *ht_batch_front(ht_batch *b);
 /* Puts what was added into order. */
 void ht_batch_sort(ht_batch *b);
 /* How many rows to run side by side, by what passes have cost till now. */
-void ht_batch_pack(ht_batch *b);
+void ht_batch_schedule(ht_batch *b);
 void ht_batch_queue_close(ht_batch *b);
 
 /* batch_prefix.c: prefixes that are computed once. */

@@ -1,13 +1,13 @@
 /* Prefixes that are computed once: a row that begins takes over the pages of another that begins alike.
  *
- * The queue is in an order that keeps such requests together (pack.h), so the other is mostly still there, as a running
+ * The queue is in an order that keeps such requests together (schedule.h), so the other is mostly still there, as a running
  * row, and one prefix beside them is enough to bridge the gap when it is not. What is shared is whole tokens' bits, as
  * computed in the block class: exactly what the row itself would have computed.
  */
 #include "core/engine/batch_parts.h"
 
 #include "core/base/memory.h"
-#include "core/engine/pack.h"
+#include "core/engine/schedule.h"
 
 #include <string.h>
 

@@ -70,7 +70,7 @@ static int resize_queue(ht_batch *b, int64_t capacity, ht_error *err)
         {(void **)&b->items, sizeof(*b->items)},
         {(void **)&b->sort_order, sizeof(*b->sort_order)},
         {(void **)&b->sort_scratch, 7 * sizeof(*b->sort_scratch)},
-        {(void **)&b->pack_best, sizeof(*b->pack_best)},
+        {(void **)&b->schedule_best, sizeof(*b->schedule_best)},
     };
     if (capacity > INT32_MAX / 8) return ht_fail(err, -ENOMEM, "too many requests wait: %lld", (long long)capacity);
     for (size_t i = 0; i < sizeof(part) / sizeof(part[0]); i++) {
@@ -106,7 +106,7 @@ void ht_batch_queue_close(ht_batch *b)
     ht_free(b->items);
     ht_free(b->sort_order);
     ht_free(b->sort_scratch);
-    ht_free(b->pack_best);
+    ht_free(b->schedule_best);
 }
 
 ht_job *ht_batch_front(ht_batch *b)
@@ -128,9 +128,9 @@ void ht_batch_sort(ht_batch *b)
 
     if (b->in_order || !b->n_new || b->n_new * NEW_SHARE < n) return;
     b->n_new = 0;
-    for (int32_t i = 0; i < n; i++) b->items[i] = (ht_pack_item){queue[i]->prompt, queue[i]->n_prompt, queue[i]->expected};
-    const ht_pack_scratch scratch = {s, s + n, s + 2 * n, s + 3 * n, s + 5 * n};
-    ht_pack_order(b->items, n, b->sort_order, &scratch);
+    for (int32_t i = 0; i < n; i++) b->items[i] = (ht_schedule_item){queue[i]->prompt, queue[i]->n_prompt, queue[i]->expected};
+    const ht_schedule_scratch scratch = {s, s + n, s + 2 * n, s + 3 * n, s + 5 * n};
+    ht_schedule_order(b->items, n, b->sort_order, &scratch);
     ht_job **out = b->sorted;
     for (int late = 1; late >= 0; late--)
         for (int32_t i = 0; i < n; i++) {
@@ -155,17 +155,17 @@ static void list_lengths(const ht_batch *b, int32_t *out, int32_t n)
         }
 }
 
-void ht_batch_pack(ht_batch *b)
+void ht_batch_schedule(ht_batch *b)
 {
     const ht_cost *cost = &b->engine->block_cost;
     int32_t n = (int32_t)ht_batch_waiting(b), *length = b->sort_scratch;
 
     if (b->in_order || b->all_slots || n < b->slots || ht_cost_of(cost, 1) <= 0) return;
-    b->pack_cost[0] = 0;
-    for (int32_t k = 1; k <= b->slots; k++) b->pack_cost[k] = ht_cost_of(cost, k);
+    b->schedule_cost[0] = 0;
+    for (int32_t k = 1; k <= b->slots; k++) b->schedule_cost[k] = ht_cost_of(cost, k);
     list_lengths(b, length, n);
-    const ht_pack_costs costs = {.cost = b->pack_cost, .slots = b->slots};
-    b->width = ht_pack_width(length, n, &costs, b->pack_best, b->sort_scratch + n, b->pack_cost + b->slots + 1);
+    const ht_schedule_costs costs = {.cost = b->schedule_cost, .slots = b->slots};
+    b->width = ht_schedule_width(length, n, &costs, b->schedule_best, b->sort_scratch + n, b->schedule_cost + b->slots + 1);
 }
 
 int ht_batch_add(ht_batch *b, const ht_request *request, ht_error *err)

@@ -1,5 +1,5 @@
-/* Order and packing of requests. */
-#include "core/engine/pack.h"
+/* Order and width of a batch of requests: see schedule.h. */
+#include "core/engine/schedule.h"
 
 #include <limits.h>
 #include <math.h>
@@ -19,14 +19,14 @@ int32_t ht_common_prefix(const int32_t *a, int32_t n_a, const int32_t *b, int32_
 /* ---- order ---------------------------------------------------------------------------------------------- */
 
 typedef struct walk {
-    const ht_pack_item *items;
+    const ht_schedule_item *items;
     int32_t *sorted;          /* item indices, by their tokens */
     int32_t *shared;          /* [i]: tokens that sorted[i] and sorted[i - 1] have in common */
     int32_t *longest, *begin; /* a stack of branches: longest member, first index into sorted */
     int32_t *out;
 } walk;
 
-static int compare_tokens(const ht_pack_item *a, const ht_pack_item *b)
+static int compare_tokens(const ht_schedule_item *a, const ht_schedule_item *b)
 {
     int32_t same = ht_common_prefix(a->tokens, a->n, b->tokens, b->n);
 
@@ -35,7 +35,7 @@ static int compare_tokens(const ht_pack_item *a, const ht_pack_item *b)
 }
 
 /* Merge sort, from the bottom: stable, and without memory of its own. Returns where the result is. */
-static int32_t *sort_by_tokens(const ht_pack_item *items, int32_t n, int32_t *a, int32_t *b)
+static int32_t *sort_by_tokens(const ht_schedule_item *items, int32_t n, int32_t *a, int32_t *b)
 {
     for (int32_t i = 0; i < n; i++) a[i] = i;
     for (int64_t width = 1; width < n; width *= 2) {
@@ -95,7 +95,7 @@ static void walk_branches(walk *w, int32_t low, int32_t high, int32_t top, int d
     }
     for (int32_t i = low + 1; i < high; i++)
         if (w->shared[i] < common) common = w->shared[i];
-    int32_t limit = depth < MOST_DEPTH && common < INT32_MAX - HT_PACK_SHARED ? common + HT_PACK_SHARED : INT32_MAX;
+    int32_t limit = depth < MOST_DEPTH && common < INT32_MAX - HT_SCHEDULE_SHARED ? common + HT_SCHEDULE_SHARED : INT32_MAX;
     for (int32_t i = low; i < high; n++) {
         int32_t end = branch_end(w, i, high, limit), longest = 0;
         w->begin[top + n] = i;
@@ -110,7 +110,7 @@ static void walk_branches(walk *w, int32_t low, int32_t high, int32_t top, int d
     }
 }
 
-void ht_pack_order(const ht_pack_item *items, int32_t n, int32_t *order, const ht_pack_scratch *scratch)
+void ht_schedule_order(const ht_schedule_item *items, int32_t n, int32_t *order, const ht_schedule_scratch *scratch)
 {
     walk w = {.items = items, .shared = scratch->shared, .longest = scratch->longest, .begin = scratch->begin, .out = order};
 
@@ -118,7 +118,7 @@ void ht_pack_order(const ht_pack_item *items, int32_t n, int32_t *order, const h
     w.sorted = sort_by_tokens(items, n, scratch->sorted, scratch->spare);
     w.shared[0] = 0;
     for (int32_t i = 1; i < n; i++) {
-        const ht_pack_item *a = &items[w.sorted[i - 1]], *b = &items[w.sorted[i]];
+        const ht_schedule_item *a = &items[w.sorted[i - 1]], *b = &items[w.sorted[i]];
         w.shared[i] = ht_common_prefix(a->tokens, a->n, b->tokens, b->n);
     }
     walk_branches(&w, 0, n, 0, 0);
@@ -126,7 +126,7 @@ void ht_pack_order(const ht_pack_item *items, int32_t n, int32_t *order, const h
 
 /* ---- groups --------------------------------------------------------------------------------------------- */
 
-double ht_pack_groups(const int32_t *length, int32_t n, const ht_pack_costs *c, double *best, int32_t *from)
+double ht_schedule_groups(const int32_t *length, int32_t n, const ht_schedule_costs *c, double *best, int32_t *from)
 {
     for (int32_t i = 1; i <= n; i++) best[i] = INFINITY;
     best[0] = 0;
@@ -149,18 +149,18 @@ double ht_pack_groups(const int32_t *length, int32_t n, const ht_pack_costs *c, 
     return best[n];
 }
 
-int32_t ht_pack_width(const int32_t *length, int32_t n, const ht_pack_costs *c, double *best, int32_t *from,
-                      double *passes)
+int32_t ht_schedule_width(const int32_t *length, int32_t n, const ht_schedule_costs *c, double *best, int32_t *from,
+                          double *passes)
 {
     static const double worth_it = 0.95;
-    double all = 0, packed = ht_pack_groups(length, n, c, best, from);
+    double all = 0, grouped = ht_schedule_groups(length, n, c, best, from);
     int32_t width = c->slots;
 
     for (int32_t i = 0; i < n; i++) {
         int32_t k = i % c->slots + 1; /* groups of as many as there are slots, whatever their pages */
         all += length[i] * (c->cost[k] - (k > 1 ? c->cost[k - 1] : 0));
     }
-    if (packed > worth_it * all) return c->slots;
+    if (grouped > worth_it * all) return c->slots;
     for (int32_t k = 0; k <= c->slots; k++) passes[k] = 0;
     for (int32_t end = n; end > 0; end = from[end]) passes[end - from[end]] += length[from[end]];
     for (int32_t k = 1; k <= c->slots; k++)
