@@ -11,6 +11,7 @@
 #include "core/model/model.h"
 #include "cpu/bench.h"
 #include "cpu/host.h"
+#include "cpu/read_probe.h"
 #include "gpu/backend.h"
 #include "gpu/device_store.h"
 #include "offload/ram_store.h"
@@ -282,6 +283,30 @@ double hearth_measure_read_bandwidth(int32_t threads, int32_t repeats)
     double bytes = ht_measure_read_bandwidth(threads > 0 ? threads : ht_cpu_allowed(), repeats);
 
     return bytes > 0 ? bytes : 0;
+}
+
+/* The public probe is the port's own, under another name. */
+int hearth_read_probe_open(hearth_read_probe **out, int32_t threads, hearth_error *error)
+{
+    ht_read_probe *p = NULL;
+    ht_error err = {0};
+    int r = ht_read_probe_open(&p, threads > 0 ? threads : ht_cpu_allowed(), &err);
+
+    *out = (hearth_read_probe *)p;
+    return ht_give_error(r, &err, error);
+}
+
+double hearth_read_probe_sample(hearth_read_probe *probe, uint64_t bytes)
+{
+    return ht_read_probe_sample((ht_read_probe *)probe, (size_t)bytes);
+}
+
+void hearth_read_probe_close(hearth_read_probe **probe)
+{
+    ht_read_probe *p = (ht_read_probe *)*probe;
+
+    ht_read_probe_close(&p);
+    *probe = NULL;
 }
 
 int hearth_bench_kernel(hearth_kernel_bench *b, hearth_error *error)

@@ -363,6 +363,14 @@ HEARTH_API const char *hearth_synth_shapes(void);
  * decode is measured against. The median of `repeats`. 0: not measured, for want of memory or threads. */
 HEARTH_API double hearth_measure_read_bandwidth(int32_t threads, int32_t repeats);
 
+/* The same in short samples beside something else that is measured, for memory whose speed changes within seconds. An
+ * open probe holds up to 1 GiB and sleeping threads (0: all cores this process may use). Samples read the next `bytes`
+ * of it and say how fast, in bytes/s. */
+typedef struct hearth_read_probe hearth_read_probe;
+HEARTH_API int hearth_read_probe_open(hearth_read_probe **out, int32_t threads, hearth_error *error);
+HEARTH_API double hearth_read_probe_sample(hearth_read_probe *probe, uint64_t bytes);
+HEARTH_API void hearth_read_probe_close(hearth_read_probe **probe);
+
 /* One CPU kernel, timed on a working set larger than the caches: bytes/s of weights (columns = 1..8), or
  * multiply-adds/s (columns > 8). -ENOTSUP: this machine lacks the level. */
 typedef struct hearth_kernel_bench {

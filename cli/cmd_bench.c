@@ -48,7 +48,14 @@ typedef struct series {
     int32_t tokens, sequences, n;   /* tokens of all sequences */
     double *seconds;        /* [n], sorted once measured */
     uint64_t token_bytes;   /* weights read a token; 0: not what limits it */
+    double *shares;         /* of the streaming read beside it, a value a stretch; sorted once measured */
+    int n_shares;
 } series;
+
+/* The memory of some machines changes its speed within seconds. So decoding is cut into stretches of so many seconds, with
+ * a sample of the streaming read between them, and each stretch is compared with the samples before and after it. */
+#define STRETCH_SECONDS 0.1
+#define SAMPLE_SECONDS 0.03
 
 enum { MAX_SEQUENCES = 256 };
 typedef struct bench {
@@ -58,8 +65,11 @@ typedef struct bench {
     int32_t sequences;      /* decoded side by side in what is measured now */
     hearth_model_info info;
     double before, after;   /* streaming read, bytes/s */
+    hearth_read_probe *probe;   /* NULL: a device decodes, or there is no memory for it */
+    double sampled;         /* by its last sample, bytes/s */
     int32_t *ids;           /* [context]: any tokens will do */
     series series[1 + CLI_BENCH_LIST];
+    series *measured;       /* now */
     int n_series;
 } bench;
 
@@ -92,18 +102,45 @@ static int prefill_once(bench *b, double *seconds, hearth_error *error)
     return rc;
 }
 
+typedef struct stretch { double seconds; int32_t tokens; } stretch;
+
+static void sample(bench *b)
+{
+    double guess = b->sampled > 0 ? b->sampled : 10e9;
+    b->sampled = hearth_read_probe_sample(b->probe, (uint64_t)(guess * SAMPLE_SECONDS));
+}
+
+/* Adds the share that a stretch had of the streaming read around it. */
+static void compare(bench *b, const stretch *part)
+{
+    series *s = b->measured;
+    double before = b->sampled;
+    sample(b);
+    s->shares = cli_realloc(s->shares, (size_t)s->n_shares + 1, sizeof *s->shares);
+    s->shares[s->n_shares++] = (double)s->token_bytes * part->tokens / part->seconds / ((before + b->sampled) / 2);
+}
+
 static int decode_once(bench *b, double *seconds, hearth_error *error)
 {
     int32_t depth = b->o->depth, tokens[MAX_SEQUENCES];
     int rc = empty(b, error);
     for (int32_t s = 0; s < b->sequences && rc >= 0; s++)
         rc = hearth_session_sync(b->sessions[s], b->ids, depth, error);
-    double start = cli_now();
+    stretch part = {0};
+    bool compared = b->probe && b->measured->token_bytes;
+    *seconds = 0;
+    if (compared) sample(b);
     for (int32_t i = 0; i < b->o->generate && rc >= 0; i++) {
         for (int32_t s = 0; s < b->sequences; s++) tokens[s] = b->ids[depth + i];
+        double start = cli_now();
         rc = hearth_decode_step(b->sessions, tokens, b->sequences, error);
+        part.seconds += cli_now() - start;
+        part.tokens++;
+        if (part.seconds < STRETCH_SECONDS && i + 1 < b->o->generate) continue;
+        if (compared) compare(b, &part);
+        *seconds += part.seconds;
+        part = (stretch){0};
     }
-    *seconds = cli_now() - start;
     return rc;
 }
 
@@ -114,17 +151,20 @@ static int measure(bench *b, const char *what, int32_t tokens, int32_t sequences
     double warm_up;
     *s = (series){.tokens = tokens * sequences, .sequences = sequences, .token_bytes = token_bytes, .n = b->o->repeats};
     b->sequences = sequences;
+    b->measured = s;
     if (sequences > 1) snprintf(s->name, sizeof s->name, "%s%" PRId32 " x %" PRId32, what, tokens, sequences);
     else snprintf(s->name, sizeof s->name, "%s%" PRId32, what, tokens);
     s->seconds = cli_realloc(NULL, (size_t)s->n, sizeof *s->seconds);
     bool bar = !b->o->engine.quiet && cli_is_terminal(2);
     int rc = once(b, &warm_up, error);
+    s->n_shares = 0;
     for (int i = 0; i < s->n && rc >= 0; i++) {
         if (bar) fprintf(stderr, "\r%s %d/%d ", s->name, i + 1, s->n);
         rc = once(b, &s->seconds[i], error);
     }
     if (bar) fputs("\r\033[K", stderr);
     qsort(s->seconds, (size_t)s->n, sizeof *s->seconds, cli_compare_doubles);
+    if (s->n_shares) qsort(s->shares, (size_t)s->n_shares, sizeof *s->shares, cli_compare_doubles);
     return rc;
 }
 
@@ -133,11 +173,13 @@ static int measure_all(bench *b, const int32_t *sequences, int n, hearth_error *
     const cli_bench_options *o = b->o;
     /* A device reads its own memory: this machine's says nothing about it. */
     if (!b->info.device) b->before = hearth_measure_read_bandwidth(b->info.threads, 5);
+    if (b->before > 0) hearth_read_probe_open(&b->probe, b->info.threads, NULL);
     int rc = 0;
     if (o->prompt) rc = measure(b, "prefill ", o->prompt, 1, 0, prefill_once, error);
     for (int i = 0; i < n && o->generate && rc >= 0; i++) /* only one sequence alone is limited by the memory */
         rc = measure(b, "decode ", o->generate, sequences[i], sequences[i] == 1 ? b->info.token_bytes : 0, decode_once,
                      error);
+    hearth_read_probe_close(&b->probe);
     if (!b->info.device) b->after = hearth_measure_read_bandwidth(b->info.threads, 5);
     return rc;
 }
@@ -148,13 +190,6 @@ static double tokens_per_second(const series *s, double quantile)
 {
     double seconds = cli_quantile(s->seconds, s->n, quantile);
     return seconds > 0 ? s->tokens / seconds : 0;
-}
-
-/* Of the reads that were measured; 0: neither. */
-static double bandwidth(const bench *b)
-{
-    int n = (b->before > 0) + (b->after > 0);
-    return n ? (b->before + b->after) / n : 0;
 }
 
 static void print_table(const bench *b)
@@ -175,10 +210,11 @@ static void print_table(const bench *b)
                   tokens_per_second(s, 0));
         double bytes = tokens_per_second(s, 0.5) * (double)s->token_bytes;
         if (s->token_bytes) cli_print(" %10.2f", bytes / 1e9);
-        if (s->token_bytes && bandwidth(b) > 0) cli_print(" %7.1f%%", 100 * bytes / bandwidth(b));
+        if (s->n_shares) cli_print(" %7.1f%%", 100 * cli_quantile(s->shares, s->n_shares, 0.5));
         cli_print("\n");
     }
-    cli_print("\nMedian of %d; GB/s and share count the weights alone.\n", b->o->repeats);
+    cli_print("\nMedian of %d; GB/s and share count the weights alone; "
+              "the share is of reads in between.\n", b->o->repeats);
 }
 
 static void print_json(const bench *b)
@@ -204,7 +240,7 @@ static void print_json(const bench *b)
         if (s->token_bytes) {
             double bytes = tokens_per_second(s, 0.5) * (double)s->token_bytes;
             cJSON_AddNumberToObject(r, "bytes_per_second", bytes);
-            if (bandwidth(b) > 0) cJSON_AddNumberToObject(r, "share_of_read", bytes / bandwidth(b));
+            if (s->n_shares) cJSON_AddNumberToObject(r, "share_of_read", cli_quantile(s->shares, s->n_shares, 0.5));
         }
         cJSON_AddItemToObject(r, "seconds", cJSON_CreateDoubleArray(s->seconds, s->n));
     }
@@ -241,7 +277,7 @@ static int bench_model(const cli_bench_options *options)
     if (rc < 0) code = cli_fail("bench", "%s", error.text);
     else if (o.json) print_json(&b), code = CLI_OK;
     else print_table(&b), code = CLI_OK;
-    for (int i = 0; i < b.n_series; i++) free(b.series[i].seconds);
+    for (int i = 0; i < b.n_series; i++) free(b.series[i].seconds), free(b.series[i].shares);
     free(b.ids);
     for (int32_t i = 0; i < most; i++) hearth_session_close(&b.sessions[i]);
     hearth_engine_close(&b.engine);
@@ -262,7 +298,7 @@ const cli_command cli_command_bench = {
     .name = "bench", .usage = "-m MODEL [-p N] [-n N] [options] | --kernels [options]",
     .summary = "measure prefill and decode, or single kernels",
     .description = "Decoding reads every weight once a token, so its limit is the memory: the plain streaming read of "
-                   "this machine, which is measured before and after, with the same threads. Each measurement is "
+                   "this machine, which is measured before, after and in between, with the same threads. Each measurement is "
                    "repeated after a warm-up; the median and the slowest and fastest repetition are shown.",
     .groups = groups, .run = run,
 };

@@ -2,7 +2,6 @@
 #include "cpu/bench.h"
 
 #include "core/base/arith.h"
-#include "core/base/available.h"
 #include "core/base/memory.h"
 #include "core/base/random.h"
 #include "core/base/threads.h"
@@ -10,9 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define READ_BYTES ((size_t)1 << 30)
-#define LEAST_READ_BYTES ((size_t)256 << 20)
-#define READ_CHUNK ((size_t)1 << 20)
 #define WORKING_SET ((size_t)512 << 20)
 #define DECODE_UNIT ((int64_t)512 << 10) /* bytes of weights of a task: several tiles, since each prefetches the next */
 #define BLOCK_ROWS 64                    /* rows of a task, block class */
@@ -26,70 +22,6 @@ static double median(double *v, int n)
 {
     qsort(v, (size_t)n, sizeof(*v), compare);
     return v[n / 2];
-}
-
-/* ---- streaming read ---------------------------------------------------------------------------------------- */
-
-typedef struct read_job { const char *memory; uint64_t *sums; } read_job;
-
-typedef uint64_t pair __attribute__((vector_size(16)));
-
-/* A sum of everything. No prefetch instructions: on Zen 4 the hardware follows one stream better by itself. */
-static void read_range(void *context, int64_t begin, int64_t end, int thread)
-{
-    const read_job *j = context;
-    const pair *p = (const pair *)(const void *)(j->memory + (size_t)begin * READ_CHUNK);
-    size_t n = (size_t)(end - begin) * READ_CHUNK / sizeof(pair);
-    pair a = {0}, b = {0}, c = {0}, d = {0};
-    for (size_t i = 0; i < n; i += 8) {
-        a += p[i] ^ p[i + 1];
-        b += p[i + 2] ^ p[i + 3];
-        c += p[i + 4] ^ p[i + 5];
-        d += p[i + 6] ^ p[i + 7];
-    }
-    a += b + c + d;
-    j->sums[8 * thread] += a[0] + a[1];
-}
-
-/* How much is read: beside a model that fills most of the memory less of it, and nothing rather than what caches hold. */
-static size_t read_bytes(void)
-{
-    uint64_t free_bytes = ht_memory_available("");
-    if (free_bytes == 0 || free_bytes / 2 >= READ_BYTES)
-        return READ_BYTES;
-    return free_bytes / 2 < LEAST_READ_BYTES ? 0 : (size_t)(free_bytes / 2) / (4 * READ_CHUNK) * (4 * READ_CHUNK);
-}
-
-double ht_measure_read_bandwidth(int threads, int repeats)
-{
-    ht_pool *pool = NULL;
-    size_t bytes = read_bytes();
-    double *seconds = ht_calloc((size_t)(repeats > 0 ? repeats : 1), sizeof(double)), result = -ENOMEM;
-    char *memory = bytes ? ht_alloc_pages(bytes) : NULL;
-    uint64_t *sums = NULL;
-    int rc = ht_pool_open(&pool, &(ht_pool_options){.threads = threads, .pin = true}, NULL);
-    if (rc < 0) {
-        result = rc;
-        goto done;
-    }
-    sums = ht_calloc((size_t)ht_pool_threads(pool), 64);
-    if (!seconds || !memory || !sums)
-        goto done;
-    memset(memory, 1, bytes); /* every page is there */
-    read_job job = {memory, sums};
-    repeats = repeats > 0 ? repeats : 1;
-    for (int i = 0; i < repeats; i++) {
-        double start = ht_now();
-        ht_pool_for(pool, (int64_t)(bytes / READ_CHUNK), 4, read_range, &job);
-        seconds[i] = ht_now() - start;
-    }
-    result = (double)bytes / median(seconds, repeats);
-done:
-    ht_pool_close(&pool);
-    ht_free(sums);
-    ht_free_pages(memory, bytes);
-    ht_free(seconds);
-    return result;
 }
 
 /* ---- kernels ------------------------------------------------------------------------------------------------- */

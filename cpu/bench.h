@@ -5,11 +5,6 @@
 #include "core/base/error.h"
 #include "cpu/kernels.h"
 
-/* Bytes/s of a plain streaming read over 1 GiB in huge pages (half of what memory is free, where that is less), by `threads`
- * threads pinned apart; the median of `repeats`. Negative errno on failure; -ENOMEM also when that half is so little that
- * caches could hold it. */
-double ht_measure_read_bandwidth(int threads, int repeats);
-
 typedef struct ht_kernel_bench {
     ht_type type;
     ht_isa isa;

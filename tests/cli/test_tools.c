@@ -148,6 +148,9 @@ Test(tools, synth_makes_a_model_that_runs)
         cr_assert_leq(number(r, "slowest", NULL), number(r, "tokens_per_second", NULL));
         cr_assert_geq(number(r, "fastest", NULL), number(r, "tokens_per_second", NULL));
         cr_assert_eq(cJSON_GetArraySize(cJSON_GetObjectItem(r, "seconds")), 2);
+        /* compared with the memory's speed: one sequence that decodes */
+        cr_assert_eq(cJSON_HasObjectItem(r, "share_of_read"), i == 1);
+        if (i == 1) cr_assert_gt(number(r, "share_of_read", NULL), 0);
     }
     cJSON_Delete(j);
     spawned_free(&s);
