@@ -1,6 +1,13 @@
 /* The decode class with float weights, AVX-512: lanes along the columns. A row's sum has 64 lanes (index mod 64), added at
- * the end by a fixed tree. That many keep the multiply-adds busy with one row at a time, so that the weights are read as one
- * stream: F16, 4096 columns, one Zen 4 core, share of a streaming read: 78% with four rows side by side, 95% with one.
+ * the end by a fixed tree. That many keep the multiply-adds busy with one row at a time.
+ *
+ * How many rows side by side, and whether they are prefetched, depends on how much of L1 x fills. F16, two Zen 4 cores,
+ * share of a streaming read between (read 30 to 35 GB/s), with prefetches / without:
+ *
+ *   columns   1 row     2 rows    4 rows
+ *    4096     92 / 95   93 / 83   89 / 88
+ *    5632     80 / 62   88 / 76   88 / 84
+ *   11008     80 / 69   88 / 85   88 / 91
  */
 #include "cpu/simd_avx512.h"
 #include "cpu/tile_avx512.h"
@@ -12,67 +19,82 @@ enum {
     CHAINS = 4,
     CHUNK = 16 * CHAINS,
     NEXT = 16 << 10,   /* bytes ahead, for each row side by side, that weights are prefetched */
-    LONG = 6144,       /* columns of x that leave room in L1 for weights */
+    SHORT = 4096,      /* columns of x that leave half of L1 free */
+    LONG = 8192,       /* and that fill it */
     PIECE = 128 << 10, /* bytes of rows that meet all columns before the next: they stay in L2 */
 };
 
 TILE_INLINE int64_t weight_bytes(ht_type type) { return type == HT_F32 ? 4 : 2; }
 
-/* NR rows . NC columns; both are constants, NR * NC <= 4. */
+/* Columns k..k + CHUNK of NR rows . NC columns; both are constants, NR * NC <= 4. `whole`: none of them is past the end. */
+TILE_INLINE void float_chunk(ht_type type, int nr, int nc, bool whole, __m512 acc[CHAINS][CHAINS], const char *w,
+                             size_t row_bytes, const char *x, size_t x_bytes, int64_t k, int64_t cols)
+{
+    TILE_UNROLL for (int j = 0; j < CHAINS; j++) {
+        const int64_t at = k + 16 * j;
+        const __mmask16 mask = whole ? 0xffff : lanes_mask(cols - at);
+        __m512 column[CHAINS];
+        TILE_UNROLL for (int c = 0; c < nc; c++)
+            column[c] = _mm512_maskz_loadu_ps(mask, (const float *)(const void *)(x + (size_t)c * x_bytes) + at);
+        TILE_UNROLL for (int r = 0; r < nr; r++) {
+            __m512 v = load_floats(type, w + (size_t)r * row_bytes, at, mask);
+            TILE_UNROLL for (int c = 0; c < nc; c++)
+                acc[r * nc + c][j] = _mm512_fmadd_ps(v, column[c], acc[r * nc + c][j]);
+        }
+    }
+}
+
+/* NR rows . NC columns. */
 TILE_INLINE void float_tile(ht_type type, int nr, int nc, float *y, int64_t y_stride, const char *w, size_t row_bytes,
-                            const char *x, size_t x_bytes, int64_t cols, size_t ahead)
+                            const char *x, size_t x_bytes, int64_t cols, bool prefetch)
 {
     __m512 acc[CHAINS][CHAINS]; /* [row and column][chain] */
     TILE_UNROLL for (int i = 0; i < nr * nc; i++)
         TILE_UNROLL for (int j = 0; j < CHAINS; j++)
             acc[i][j] = _mm512_setzero_ps();
     const size_t chunk_bytes = (size_t)(nr * CHUNK * weight_bytes(type));
-    uintptr_t next = (uintptr_t)w + ahead; /* may leave the matrix */
-    for (int64_t k = 0; k < cols; k += CHUNK, next += chunk_bytes) {
-        for (size_t line = 0; line < chunk_bytes; line += 64)
-            _mm_prefetch((const char *)(next + line), _MM_HINT_T1);
-        TILE_UNROLL for (int j = 0; j < CHAINS; j++) {
-            const int64_t at = k + 16 * j;
-            const __mmask16 mask = lanes_mask(cols - at);
-            __m512 column[CHAINS];
-            TILE_UNROLL for (int c = 0; c < nc; c++)
-                column[c] = _mm512_maskz_loadu_ps(mask, (const float *)(const void *)(x + (size_t)c * x_bytes) + at);
-            TILE_UNROLL for (int r = 0; r < nr; r++) {
-                __m512 v = load_floats(type, w + (size_t)r * row_bytes, at, mask);
-                TILE_UNROLL for (int c = 0; c < nc; c++)
-                    acc[r * nc + c][j] = _mm512_fmadd_ps(v, column[c], acc[r * nc + c][j]);
-            }
+    uintptr_t next = (uintptr_t)w + (size_t)nr * NEXT; /* may leave the matrix */
+    int64_t k = 0;
+    for (; k + CHUNK <= cols; k += CHUNK, next += chunk_bytes) {
+        if (prefetch) {
+            TILE_UNROLL for (size_t line = 0; line < chunk_bytes; line += 64)
+                _mm_prefetch((const char *)(next + line), _MM_HINT_T1);
         }
+        float_chunk(type, nr, nc, true, acc, w, row_bytes, x, x_bytes, k, cols);
     }
+    if (k < cols)
+        float_chunk(type, nr, nc, false, acc, w, row_bytes, x, x_bytes, k, cols);
     TILE_UNROLL for (int i = 0; i < nr * nc; i++)
         y[i % nc * y_stride + i / nc] = ht_tree_sum_512(_mm512_add_ps(_mm512_add_ps(acc[i][0], acc[i][1]),
                                                                       _mm512_add_ps(acc[i][2], acc[i][3])));
 }
 
 /* NR rows at a time; what is left, one by one. */
-TILE_INLINE void float_rows(ht_type type, int nr, int nc, float *y, int64_t y_stride, const char *w, size_t row_bytes,
-                            int64_t rows, const char *x, size_t x_bytes, int64_t cols)
+TILE_INLINE void float_rows(ht_type type, int nr, int nc, bool prefetch, float *y, int64_t y_stride, const char *w,
+                            size_t row_bytes, int64_t rows, const char *x, size_t x_bytes, int64_t cols)
 {
-    const size_t ahead = (size_t)nr * NEXT;
     int64_t r = 0;
     for (; r + nr <= rows; r += nr)
-        float_tile(type, nr, nc, y + r, y_stride, w + (size_t)r * row_bytes, row_bytes, x, x_bytes, cols, ahead);
+        float_tile(type, nr, nc, y + r, y_stride, w + (size_t)r * row_bytes, row_bytes, x, x_bytes, cols, prefetch);
     for (; r < rows; r++)
-        float_tile(type, 1, nc, y + r, y_stride, w + (size_t)r * row_bytes, row_bytes, x, x_bytes, cols, ahead);
+        float_tile(type, 1, nc, y + r, y_stride, w + (size_t)r * row_bytes, row_bytes, x, x_bytes, cols, prefetch);
 }
 
-/* Two columns at once, for two rows each; the second two find the rows in cache. A single column is shared by four rows
- * where it fills L1, or where F32 weights outrun one stream. */
+/* Two columns at once, for two rows each; the second two find the rows in cache. Alone, a column is shared by as many rows
+ * as the table above says; by four where F32 weights outrun one stream. */
 TILE_INLINE void float_columns(ht_type type, float *y, int64_t y_stride, const char *w, size_t row_bytes, int64_t rows,
                                const char *x, size_t x_bytes, int64_t n, int64_t cols)
 {
     int64_t c = 0;
     for (; n - c >= 2; c += 2)
-        float_rows(type, 2, 2, y + c * y_stride, y_stride, w, row_bytes, rows, x + (size_t)c * x_bytes, x_bytes, cols);
-    if (c < n && (cols > LONG || type == HT_F32))
-        float_rows(type, 4, 1, y + c * y_stride, y_stride, w, row_bytes, rows, x + (size_t)c * x_bytes, x_bytes, cols);
-    else if (c < n)
-        float_rows(type, 1, 1, y + c * y_stride, y_stride, w, row_bytes, rows, x + (size_t)c * x_bytes, x_bytes, cols);
+        float_rows(type, 2, 2, true, y + c * y_stride, y_stride, w, row_bytes, rows, x + (size_t)c * x_bytes, x_bytes,
+                   cols);
+    y += c * y_stride, x += (size_t)c * x_bytes;
+    if (c == n) return;
+    if (type == HT_F32) float_rows(type, 4, 1, true, y, y_stride, w, row_bytes, rows, x, x_bytes, cols);
+    else if (cols <= SHORT) float_rows(type, 1, 1, false, y, y_stride, w, row_bytes, rows, x, x_bytes, cols);
+    else if (cols <= LONG) float_rows(type, 2, 1, true, y, y_stride, w, row_bytes, rows, x, x_bytes, cols);
+    else float_rows(type, 4, 1, false, y, y_stride, w, row_bytes, rows, x, x_bytes, cols);
 }
 
 #define DOT(name, type)                                                                                            \
