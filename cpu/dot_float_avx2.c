@@ -6,11 +6,25 @@
 #include <float.h>
 #include <math.h>
 
-enum { GROUP = 4 };
+enum { GROUP = 4, CHUNK = 32 };
 
 TILE_INLINE int64_t weight_bytes(ht_type type) { return type == HT_F32 ? 4 : 2; }
 
-/* NR rows . NC columns; both are constants. */
+/* Columns k..k + 8, of which the first `lanes` are there, of NR rows . NC columns; both are constants. */
+TILE_INLINE void float_step(ht_type type, int nr, int nc, int64_t lanes, __m256 acc[GROUP][2], const char *w,
+                            size_t row_bytes, const char *x, size_t x_bytes, int64_t k)
+{
+    __m256 v[GROUP];
+    TILE_UNROLL for (int r = 0; r < nr; r++)
+        v[r] = load_floats(type, w + (size_t)r * row_bytes, k, lanes);
+    TILE_UNROLL for (int c = 0; c < nc; c++) {
+        __m256 column = load_floats(HT_F32, x + (size_t)c * x_bytes, k, lanes);
+        TILE_UNROLL for (int r = 0; r < nr; r++)
+            acc[r][c] = _mm256_fmadd_ps(v[r], column, acc[r][c]);
+    }
+}
+
+/* NR rows . NC columns. */
 TILE_INLINE void float_tile(ht_type type, int nr, int nc, float *y, int64_t y_stride, const char *w, size_t row_bytes,
                             const char *x, size_t x_bytes, int64_t cols)
 {
@@ -18,21 +32,17 @@ TILE_INLINE void float_tile(ht_type type, int nr, int nc, float *y, int64_t y_st
     TILE_UNROLL for (int r = 0; r < nr; r++)
         TILE_UNROLL for (int c = 0; c < nc; c++)
             acc[r][c] = _mm256_setzero_ps();
-    for (int64_t k = 0; k < cols; k += 8) {
-        const int64_t lanes = cols - k;
-        __m256 v[GROUP];
-        /* the next rows, in the order of addresses: see tile_prefetch */
-        const size_t step = (size_t)(nr * 8 * weight_bytes(type)), at = (size_t)(k / 8) * step;
-        for (size_t line = (at + 63) & ~(size_t)63; line < at + step; line += 64)
-            _mm_prefetch((const char *)((uintptr_t)w + (size_t)nr * row_bytes + line), _MM_HINT_T1);
-        TILE_UNROLL for (int r = 0; r < nr; r++)
-            v[r] = load_floats(type, w + (size_t)r * row_bytes, k, lanes);
-        TILE_UNROLL for (int c = 0; c < nc; c++) {
-            __m256 column = load_floats(HT_F32, x + (size_t)c * x_bytes, k, lanes);
-            TILE_UNROLL for (int r = 0; r < nr; r++)
-                acc[r][c] = _mm256_fmadd_ps(v[r], column, acc[r][c]);
-        }
+    const size_t chunk_bytes = (size_t)(nr * CHUNK * weight_bytes(type));
+    uintptr_t next = (uintptr_t)w + (size_t)nr * row_bytes; /* the next rows, in the order of addresses: see tile_prefetch */
+    int64_t k = 0;
+    for (; k + CHUNK <= cols; k += CHUNK, next += chunk_bytes) {
+        TILE_UNROLL for (size_t line = 0; line < chunk_bytes; line += 64)
+            _mm_prefetch((const char *)(next + line), _MM_HINT_T1);
+        TILE_UNROLL for (int i = 0; i < CHUNK; i += 8)
+            float_step(type, nr, nc, 8, acc, w, row_bytes, x, x_bytes, k + i);
     }
+    for (; k < cols; k += 8)
+        float_step(type, nr, nc, cols - k, acc, w, row_bytes, x, x_bytes, k);
     TILE_UNROLL for (int r = 0; r < nr; r++)
         TILE_UNROLL for (int c = 0; c < nc; c++)
             y[c * y_stride + r] = sum_lanes(acc[r][c]);
