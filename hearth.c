@@ -232,6 +232,16 @@ void hearth_engine_close(hearth_engine **engine)
     *engine = NULL;
 }
 
+static uint64_t kv_token_bytes(const stack *e)
+{
+    const ht_kv_layout *kv = &e->store->kv;
+    const ht_shape *s = &e->model->shape;
+    uint64_t layers = 0;
+
+    for (int32_t l = 0; l < s->n_layers; l++) layers += !ht_layer_is_local(s, l);
+    return layers * (uint64_t)kv->n_kv_heads * (kv->k_row_bytes + kv->v_row_bytes);
+}
+
 void hearth_engine_info(const hearth_engine *engine, hearth_model_info *out)
 {
     const stack *e = (const stack *)engine;
@@ -253,6 +263,7 @@ void hearth_engine_info(const hearth_engine *engine, hearth_model_info *out)
         .n_parameters = m->n_parameters,
         .weight_bytes = m->weight_bytes,
         .token_bytes = ht_model_token_bytes(m),
+        .kv_token_bytes = kv_token_bytes(e),
         .isa = ht_isa_name(e->isa),
         .threads = ht_pool_threads(e->pool),
         .device = e->gpu ? e->device.name : NULL,

@@ -47,7 +47,7 @@ typedef struct series {
     char name[32];
     int32_t tokens, sequences, n;   /* tokens of all sequences */
     double *seconds;        /* [n], sorted once measured */
-    uint64_t token_bytes;   /* weights read a token; 0: not what limits it */
+    uint64_t token_bytes;   /* weights and KV read a token; 0: not what limits it */
     double *shares;         /* of the streaming read beside it, a value a stretch; sorted once measured */
     int n_shares;
 } series;
@@ -123,8 +123,8 @@ static void compare(bench *b, const stretch *part)
 static int decode_once(bench *b, double *seconds, hearth_error *error)
 {
     int32_t depth = b->o->depth, tokens[MAX_SEQUENCES];
-    int rc = empty(b, error);
-    for (int32_t s = 0; s < b->sequences && rc >= 0; s++)
+    int rc = 0;
+    for (int32_t s = 0; s < b->sequences && rc >= 0; s++) /* what of it is there from the last time stays */
         rc = hearth_session_sync(b->sessions[s], b->ids, depth, error);
     stretch part = {0};
     bool compared = b->probe && b->measured->token_bytes;
@@ -176,9 +176,10 @@ static int measure_all(bench *b, const int32_t *sequences, int n, hearth_error *
     if (b->before > 0) hearth_read_probe_open(&b->probe, b->info.threads, NULL);
     int rc = 0;
     if (o->prompt) rc = measure(b, "prefill ", o->prompt, 1, 0, prefill_once, error);
-    for (int i = 0; i < n && o->generate && rc >= 0; i++) /* only one sequence alone is limited by the memory */
-        rc = measure(b, "decode ", o->generate, sequences[i], sequences[i] == 1 ? b->info.token_bytes : 0, decode_once,
-                     error);
+    /* Only one sequence alone is limited by the memory. Its context is on average half of what it generates longer. */
+    uint64_t read = b->info.token_bytes + b->info.kv_token_bytes * (uint64_t)(o->depth + o->generate / 2);
+    for (int i = 0; i < n && o->generate && rc >= 0; i++)
+        rc = measure(b, "decode ", o->generate, sequences[i], sequences[i] == 1 ? read : 0, decode_once, error);
     hearth_read_probe_close(&b->probe);
     if (!b->info.device) b->after = hearth_measure_read_bandwidth(b->info.threads, 5);
     return rc;
@@ -213,7 +214,7 @@ static void print_table(const bench *b)
         if (s->n_shares) cli_print(" %7.1f%%", 100 * cli_quantile(s->shares, s->n_shares, 0.5));
         cli_print("\n");
     }
-    cli_print("\nMedian of %d; GB/s and share count the weights alone; "
+    cli_print("\nMedian of %d; GB/s and share count weights and KV; "
               "the share is of reads in between.\n", b->o->repeats);
 }
 

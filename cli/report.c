@@ -148,6 +148,7 @@ cJSON *cli_model_json(const char *path, const hearth_model_info *info)
     cJSON_AddNumberToObject(j, "parameters", (double)info->n_parameters);
     cJSON_AddNumberToObject(j, "weight_bytes", (double)info->weight_bytes);
     cJSON_AddNumberToObject(j, "token_bytes", (double)info->token_bytes);
+    cJSON_AddNumberToObject(j, "kv_token_bytes", (double)info->kv_token_bytes);
     cJSON_AddStringToObject(j, "isa", info->isa);
     cJSON_AddNumberToObject(j, "threads", info->threads);
     if (info->device) cJSON_AddItemToObject(j, "device", cli_json_string(info->device, strlen(info->device)));
