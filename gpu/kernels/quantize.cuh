@@ -7,46 +7,55 @@
 
 namespace HT_BUILD {
 
+/* |x| as an integer: in the same order, and NaN is larger than any number. So one maximum finds a block's largest magnitude
+ * and whether something in it is not finite. */
+__device__ __forceinline__ unsigned magnitude(float x) { return __float_as_uint(x) & 0x7fffffffu; }
+
+/* How a block whose largest magnitude is `most` is scaled. A block with a NaN or an infinity is NaN, with quants 0. */
+struct ActScale { float inverse, d; bool some; };
+__device__ __forceinline__ ActScale act_scale(unsigned most)
+{
+    const float amax = __uint_as_float(most);
+    const bool finite = most < 0x7f800000u, some = finite && amax >= HT_ACT_TINY;
+    return {some ? 127.0f / amax : 0.0f, some ? amax / 127.0f : finite ? 0.0f : __uint_as_float(0x7fc00000u), some};
+}
+
+__device__ __forceinline__ void store_scale(uint8_t *row, int64_t cols, int64_t b, const ActScale &s, int total)
+{
+    float *scales = reinterpret_cast<float *>(row + cols);
+    scales[b] = s.d;
+    scales[cols / HT_QK + b] = s.d * static_cast<float>(total);
+}
+
 /* Block b of an activation row of `cols` elements (blocks.h). */
 __device__ __forceinline__ void quantize_block(uint8_t *row, int64_t cols, int64_t b, float x)
 {
-    const float amax = warp_reduce<Max>(fabsf(x));
-    const bool some = amax >= HT_ACT_TINY;
-    const int q = some ? __float2int_rn(x * (127.0f / amax)) : 0;
+    const ActScale s = act_scale(warp_reduce<Max>(magnitude(x)));
+    const int q = s.some ? __float2int_rn(x * s.inverse) : 0;
     const int total = warp_reduce<Add>(q);
-    float *scales = reinterpret_cast<float *>(row + cols);
 
     row[32 * b + lane_id()] = static_cast<uint8_t>(static_cast<int8_t>(q));
-    if (lane_id() == 0) {
-        const float d = some ? amax / 127.0f : 0.0f;
-        scales[b] = d;
-        scales[cols / HT_QK + b] = d * static_cast<float>(total);
-    }
+    if (lane_id() == 0) store_scale(row, cols, b, s, total);
 }
 
 /* The same with four elements a lane, [i, i + 4) of the row, so that eight lanes hold a block and a warp four: it is shuffles
  * that quantising costs, and these are a seventh. `there` is false for whole blocks that do not exist. Whole warps. */
 __device__ __forceinline__ void quantize_four(uint8_t *row, int64_t cols, int64_t i, const float (&x)[4], bool there)
 {
-    float amax = Max::of(Max::of(fabsf(x[0]), fabsf(x[1])), Max::of(fabsf(x[2]), fabsf(x[3])));
-    for (int lanes = 4; lanes; lanes /= 2) amax = Max::of(amax, __shfl_xor_sync(HT_WARP_ALL, amax, lanes));
-    const bool some = amax >= HT_ACT_TINY;
-    const float inverse = some ? 127.0f / amax : 0.0f;
+    unsigned most = Max::of(Max::of(magnitude(x[0]), magnitude(x[1])), Max::of(magnitude(x[2]), magnitude(x[3])));
+    for (int lanes = 4; lanes; lanes /= 2) most = Max::of(most, __shfl_xor_sync(HT_WARP_ALL, most, lanes));
+    const ActScale s = act_scale(most);
     int total = 0;
     unsigned packed = 0;
     for (int j = 0; j < 4; j++) {
-        const int q = some ? __float2int_rn(x[j] * inverse) : 0;
+        const int q = s.some ? __float2int_rn(x[j] * s.inverse) : 0;
         total += q;
         packed |= (static_cast<unsigned>(q) & 255u) << 8 * j;
     }
     for (int lanes = 4; lanes; lanes /= 2) total += __shfl_xor_sync(HT_WARP_ALL, total, lanes);
     if (!there) return;
     *reinterpret_cast<unsigned *>(row + i) = packed;
-    if (i % HT_QK) return;
-    float *scales = reinterpret_cast<float *>(row + cols);
-    const float d = some ? amax / 127.0f : 0.0f;
-    scales[i / HT_QK] = d;
-    scales[(cols + i) / HT_QK] = d * static_cast<float>(total);
+    if (i % HT_QK == 0) store_scale(row, cols, i / HT_QK, s, total);
 }
 
 /* What no block type could hold anyway is cut, as ht_fit_load does. */

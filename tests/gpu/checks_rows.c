@@ -105,6 +105,32 @@ bool check_norm(gpu_rig *rig)
            one_norm(rig, 2, 96, HT_K_NORM_NONE, false, false);
 }
 
+/* A block with a NaN or an infinity is NaN with quants 0, as ht_act_quantize has it; its neighbours are not touched. */
+static bool check_not_finite(gpu_rig *rig)
+{
+    enum { BLOCKS = 6, COLS = 32 * BLOCKS };
+    const float bad[BLOCKS] = {NAN, 1, INFINITY, -INFINITY, 0, -NAN};
+    float *x = gpu_floats(rig, COLS, -1, 1);
+    uint8_t *rows = gpu_array(rig, HT_K_ACT_STRIDE(COLS)), want[HT_ACT_ROW_BYTES(COLS)];
+
+    for (int b = 0; b < BLOCKS; b++) x[32 * b + 5 * b + 1] = bad[b];
+    for (int i = 0; i < 32; i++) x[5 * 32 + i] = NAN; /* all of one */
+    gpu_push(rig, x);
+    ht_k_norm k = {.x = gpu_twin(rig, x), .n = 1, .cols = COLS, .norm.kind = HT_K_NORM_NONE, .q8 = gpu_twin(rig, rows)};
+    bool ok = launched(rig, rig->gpu->kernels.norm(&k, rig->stream), "norm");
+    gpu_pull(rig, rows);
+    ht_act_quantize(x, want, COLS);
+    if (memcmp(rows, want, COLS)) return gpu_failed(rig, "quantize: the quants beside a NaN differ");
+    for (size_t i = 0; i < 2 * BLOCKS && ok; i++) { /* scales, then sums; NaNs have many bits */
+        float got, right;
+        memcpy(&got, rows + COLS + 4 * i, 4), memcpy(&right, want + COLS + 4 * i, 4);
+        if (!(got == right || (isnan(got) && isnan(right))))
+            ok = gpu_failed(rig, "quantize: scale or sum %zu is %g, expected %g", i, (double)got, (double)right);
+    }
+    gpu_rig_reset(rig);
+    return ok;
+}
+
 /* Extremes: zeros, denormals, ties of rounding, large values, columns of one magnitude. */
 bool check_quantize(gpu_rig *rig)
 {
@@ -134,7 +160,7 @@ bool check_quantize(gpu_rig *rig)
         if (!(fabsf(ht_half_to_float(halves[i]) * scale[0] / x[i] - 1) < 1e-3f))
             ok = gpu_failed(rig, "quantize: F16 of %g is %g", (double)x[i], (double)(ht_half_to_float(halves[i]) * scale[0]));
     gpu_rig_reset(rig);
-    return ok;
+    return ok && check_not_finite(rig);
 }
 
 /* ---- embedding, gathering, top k ------------------------------------------------------------------------ */
