@@ -2,6 +2,7 @@
 #include "core/base/arith.h"
 #include "core/base/memory.h"
 #include "core/base/threads.h"
+#include "core/base/topology.h"
 #include "tests/support/fail.h"
 #include "tests/support/harness.h"
 
@@ -128,22 +129,72 @@ Test(threads, sleeping_workers_wake)
     ht_pool_close(&pool); /* closing wakes sleepers too */
 }
 
+/* Two threads at once meet; one alone gives up after a while (a worker may rest). */
 static void meet(void *context, int64_t begin, int64_t end, int thread)
 {
     (void)begin, (void)end, (void)thread;
     _Atomic int *arrived = context;
     ++*arrived;
-    while (*arrived < 2) sched_yield(); /* only two threads at once can leave */
+    for (double until = ht_now() + 0.1; *arrived < 2 && ht_now() < until;) sched_yield();
 }
 
-Test(threads, two_chunks_run_at_once, .timeout = 30)
+Test(threads, two_chunks_run_at_once, .timeout = 60)
 {
     ht_pool *pool = open_pool(2, 0);
-    for (int i = 0; i < 100; i++) {
+    int met = 0;
+    for (int i = 0; i < 100 && !met; i++) {
         _Atomic int arrived = 0;
+        double start = ht_now();
         ht_pool_for(pool, 2, 1, meet, &arrived);
         cr_assert_eq(arrived, 2);
+        met = ht_now() - start < 0.1;
     }
+    cr_assert(met, "each of 100 jobs was done by one thread after the other");
+    ht_pool_close(&pool);
+}
+
+/* ---- workers without a core --------------------------------------------------------------------------------- */
+
+typedef struct sleeper { _Atomic int by_others; _Atomic bool sleeps; } sleeper;
+
+/* Whoever is not the caller sleeps with its chunk in hand, as if a busy process had its core. */
+static void sleep_or_spin(void *context, int64_t begin, int64_t end, int thread)
+{
+    sleeper *s = context;
+    (void)begin, (void)end;
+    if (thread != 0) {
+        s->by_others++;
+        if (s->sleeps) usleep(4000);
+    }
+    for (double until = ht_now() + 20e-6; ht_now() < until;) {}
+}
+
+Test(threads, a_worker_without_a_core_rests_and_comes_back, .timeout = 120)
+{
+    if (ht_cpu_allowed() < 2) cr_skip_test("one core");
+    ht_pool *pool = open_pool(2, 0);
+    sleeper s = {.sleeps = true};
+    int jobs = 0;
+    for (double until = ht_now() + 30; ht_now() < until; jobs++) { /* ends with a job that the caller did alone */
+        s.by_others = 0;
+        ht_pool_for(pool, 64, 1, sleep_or_spin, &s);
+        if (s.by_others == 0 && jobs > 0) break;
+    }
+    cr_expect_eq(s.by_others, 0, "it still held up the last of %d jobs", jobs);
+    s.sleeps = false;
+    for (double until = ht_now() + 30; s.by_others == 0 && ht_now() < until;)
+        ht_pool_for(pool, 64, 1, sleep_or_spin, &s);
+    cr_expect_gt(s.by_others, 0, "it never came back");
+    ht_pool_close(&pool);
+}
+
+/* Closing wakes those who rest. */
+Test(threads, a_resting_worker_is_closed, .timeout = 60)
+{
+    if (ht_cpu_allowed() < 2) cr_skip_test("one core");
+    ht_pool *pool = open_pool(2, 0);
+    sleeper s = {.sleeps = true};
+    for (int i = 0; i < 4; i++) ht_pool_for(pool, 64, 1, sleep_or_spin, &s);
     ht_pool_close(&pool);
 }
 
