@@ -146,13 +146,13 @@ static void take_ffn(builder *b, ht_layer_refs *r, int32_t l)
     r->down_bias = vector(b, a->ffn_bias, d, l, "ffn_down.bias");
 }
 
-/* RoPE divisors: llama 3.1's, or phi-3's two sets, of which ht_model_fit_context chooses. */
+/* RoPE divisors: llama 3.1's, or LongRoPE's two sets, of which ht_model_fit_context chooses. */
 static void take_rope(builder *b)
 {
     ht_shape *s = &b->m->shape;
     int64_t n = s->rope.dims / 2;
     s->rope.freqs = find(b, HT_OPTIONAL, 0, n, "rope_freqs.weight");
-    int32_t factors = find(b, HT_OPTIONAL, 0, n, "rope_factors_short.weight");
+    int32_t factors = find(b, s->rope.longrope ? HT_REQUIRED : HT_OPTIONAL, 0, n, "rope_factors_short.weight");
     b->m->long_freqs = find(b, factors >= 0 ? HT_REQUIRED : HT_ABSENT, 0, n, "rope_factors_long.weight");
     if (factors >= 0 && b->rc >= 0) s->rope.freqs = factors;
 }

@@ -23,6 +23,7 @@ typedef struct ht_rope {
     int32_t original_context;  /* YaRN */
     float attn_factor;         /* multiplies cos and sin; 1 unless the file says otherwise */
     float beta_fast, beta_slow, ext_factor; /* YaRN */
+    bool longrope;             /* a GGUF says that it has LongRoPE's divisors (it may have them without saying so) */
     int32_t freqs;             /* tensor index of rope_freqs (dims/2 divisors, llama 3.1), or -1 */
     const float *divisors;     /* [dims/2] the same where no tensor has them (safetensors); owned by the model, or NULL */
 } ht_rope;

@@ -2,6 +2,8 @@
  * nothing computed from them overflows; what would change the result and is not implemented is refused. */
 #include "core/model/model_arch.h"
 
+#include "core/model/rope.h"
+
 #include <inttypes.h>
 #include <math.h>
 #include <stdarg.h>
@@ -102,7 +104,7 @@ static void refuse_unsupported(reader *r)
         {"expert_count", 0},       {"logit_scale", 1},           {"residual_scale", 1},
         {"embedding_scale", 1},
         {"attention.causal", 1},   {"use_parallel_residual", 0}, {"attention.max_alibi_bias", 0},
-        {"attention.clamp_kqv", 0}, {"attention.temperature_scale", 0},
+        {"attention.clamp_kqv", 0}, {"attention.temperature_scale", 0}, {"rope.scaling.yarn_log_multiplier", 0},
     };
     for (size_t i = 0; r->rc >= 0 && i < sizeof keys / sizeof *keys; i++) {
         const ht_gguf_value *v = ht_gguf_find(r->g, key_of(r, keys[i].name));
@@ -150,7 +152,6 @@ static void read_rope(reader *r, ht_shape *s)
     rope->factor = get_float(r, "rope.scaling.factor", get_float(r, "rope.scale_linear", 1.0f, 0.0f, 1e6f), 0.0f, 1e6f);
     rope->original_context = get_int(r, "rope.scaling.original_context_length", s->n_context, 1, 1 << 30);
     rope->attn_factor = get_float(r, "rope.scaling.attn_factor", 1.0f, 1e-6f, 1e6f);
-    rope->attn_factor *= get_float(r, "rope.scaling.yarn_attn_factor", 1.0f, 1e-6f, 1e6f);
     rope->beta_fast = get_float(r, "rope.scaling.yarn_beta_fast", 32.0f, 1e-6f, 1e6f);
     rope->beta_slow = get_float(r, "rope.scaling.yarn_beta_slow", 1.0f, 1e-6f, 1e6f);
     rope->ext_factor = get_float(r, "rope.scaling.yarn_ext_factor", 1.0f, 0.0f, 1.0f);
@@ -165,12 +166,16 @@ static void read_rope(reader *r, ht_shape *s)
     rope->scaling = rope->factor == 1.0f ? HT_ROPE_NONE : HT_ROPE_LINEAR; /* older files have no type */
     if (found <= 0) return;
     if (text_is(type, "yarn")) {
+        /* converters write config.json's attention_factor: it stands in the place of what YaRN would multiply by */
+        float own = rope->ext_factor != 0.0f ? (float)ht_yarn_magnitude(rope->factor) : 1.0f;
         rope->scaling = HT_ROPE_YARN;
+        rope->attn_factor *= get_float(r, "rope.scaling.yarn_attn_factor", own, 1e-6f, 1e6f) / own;
     } else if (text_is(type, "linear")) {
         rope->scaling = HT_ROPE_LINEAR;
-    } else if (text_is(type, "none") || text_is(type, "longrope")) { /* longrope: see model.c */
+    } else if (text_is(type, "none") || text_is(type, "longrope")) {
         rope->scaling = HT_ROPE_NONE;
         rope->factor = 1.0f;
+        rope->longrope = text_is(type, "longrope");
     } else {
         r->rc = ht_fail(r->err, -ENOTSUP, "%s is \"%.*s\", should be none, linear, yarn or longrope", r->key,
                         (int)(type.len < 100 ? type.len : 100), type.data);

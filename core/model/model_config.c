@@ -7,6 +7,7 @@
 #include "core/base/memory.h"
 #include "core/model/json.h"
 #include "core/model/model_arch.h"
+#include "core/model/rope.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -258,7 +259,7 @@ static void read_scaling(reader *r, const cJSON *p)
         rope->factor = get_float(r, p, "factor", NAN, 1, 1e6);
         rope->beta_fast = get_float(r, p, "beta_fast", 32, 1e-6, 1e6);
         rope->beta_slow = get_float(r, p, "beta_slow", 1, 1e-6, 1e6);
-        double own = 1 + 0.1 * log(rope->factor); /* what YaRN multiplies cos and sin by, unless told */
+        double own = ht_yarn_magnitude(rope->factor);
         rope->attn_factor = (float)(get_number(r, p, "attention_factor", own, 1e-6, 1e6) / own);
     } else if (strcmp(type, "llama3") == 0) {
         llama3_divisors(r, p);

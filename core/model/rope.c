@@ -11,6 +11,8 @@ static double yarn_pair(const ht_rope *r, double turns)
     return r->dims * log(r->original_context / (turns * 2.0 * 3.14159265358979323846)) / (2.0 * log(r->base));
 }
 
+double ht_yarn_magnitude(double factor) { return factor > 1.0 ? 1.0 + 0.1 * log(factor) : 1.0; }
+
 double ht_rope_frequencies(const ht_rope *r, const float *divisors, double *frequency)
 {
     double factor = r->scaling == HT_ROPE_NONE || r->factor <= 0.0f ? 1.0 : r->factor, low = 0.0, high = 0.0,
@@ -20,7 +22,7 @@ double ht_rope_frequencies(const ht_rope *r, const float *divisors, double *freq
     if (yarn) {
         low = fmax(0.0, floor(yarn_pair(r, r->beta_fast)));
         high = fmin(r->dims - 1.0, ceil(yarn_pair(r, r->beta_slow)));
-        magnitude *= 1.0 + 0.1 * log(factor);
+        magnitude *= ht_yarn_magnitude(factor);
     }
     for (int32_t i = 0; i < r->dims / 2; i++) {
         double f = pow(r->base, -2.0 * i / r->dims);

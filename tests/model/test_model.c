@@ -4,6 +4,7 @@
 #include "core/model/gguf_write.h"
 #include "core/model/model.h"
 #include "core/model/model_arch.h"
+#include "core/model/rope.h"
 #include "tests/support/data.h"
 #include "tests/support/harness.h"
 
@@ -21,7 +22,7 @@ typedef struct recipe {
     const char *u32_key; /* one more or another value */
     uint32_t u32;
     const char *f32_key;
-    float f32;
+    float f32, rope_factor;
     const char *string_key, *string;
 } recipe;
 
@@ -100,6 +101,8 @@ static void put_keys(ht_gguf_writer *w, const recipe *r)
         known = known || strstr(r->u32_key, keys[i].key) != NULL;
     if (r->u32_key && !known) ht_gguf_put_u32(w, r->u32_key, r->u32);
     if (r->f32_key) ht_gguf_put_f32(w, r->f32_key, r->f32);
+    snprintf(key, sizeof key, "%s.rope.scaling.factor", r->arch);
+    if (r->rope_factor > 0) ht_gguf_put_f32(w, key, r->rope_factor);
     if (r->string_key) ht_gguf_put_string(w, r->string_key, r->string);
 }
 
@@ -228,6 +231,12 @@ Test(model, rope_scaling, .init = make_folder, .fini = remove_folder)
     cr_assert(r->scaling == HT_ROPE_YARN && r->factor == 4.0f && r->original_context == 100 && r->ext_factor == 1.0f);
     cr_assert(r->beta_fast == 32.0f && r->beta_slow == 1.0f && r->attn_factor == 1.0f);
     ht_model_close(&m);
+    /* what config.json calls attention_factor is all that cos and sin are multiplied by */
+    m = open_model((recipe){.arch = "llama", .rope_factor = 4, .f32_key = "llama.rope.scaling.yarn_attn_factor", .f32 = 1.5f,
+                            .string_key = "llama.rope.scaling.type", .string = "yarn"});
+    double frequency[E / 2];
+    cr_assert_float_eq(ht_rope_frequencies(&m->shape.rope, NULL, frequency), 1.5, 1e-6);
+    ht_model_close(&m);
     m = open_model((recipe){.arch = "llama", .f32_key = "llama.rope.scaling.factor", .f32 = 2,
                             .string_key = "llama.rope.scaling.type", .string = "linear"});
     cr_assert(m->shape.rope.scaling == HT_ROPE_LINEAR && m->shape.rope.factor == 2.0f);
@@ -307,6 +316,10 @@ Test(model, refuses_wrong_numbers, .init = make_folder, .fini = remove_folder)
     refused((recipe){.arch = "llama", .f32_key = "llama.attention.layer_norm_rms_epsilon", .f32 = NAN}, -EINVAL, "epsilon",
             "nan", "");
     refused((recipe){.arch = "llama", .f32_key = "llama.logit_scale", .f32 = 0.5f}, -ENOTSUP, "llama.logit_scale", "0.5", "");
+    refused((recipe){.arch = "llama", .f32_key = "llama.rope.scaling.yarn_log_multiplier", .f32 = 0.1f}, -ENOTSUP,
+            "llama.rope.scaling.yarn_log_multiplier", "0.1", "");
+    refused((recipe){.arch = "llama", .string_key = "llama.rope.scaling.type", .string = "longrope"}, -EINVAL,
+            "rope_factors_short.weight is missing", "", "");
     refused((recipe){.arch = "llama", .string_key = "llama.rope.scaling.type", .string = "ntk"}, -ENOTSUP, "ntk",
             "rope.scaling.type", "");
 }
