@@ -161,7 +161,7 @@ static void take_all(builder *b)
 {
     ht_model *m = b->m;
     int64_t d = m->shape.n_embd;
-    int32_t embd = find(b, HT_REQUIRED, -1, d, "token_embd.weight");
+    int32_t embd = find(b, HT_REQUIRED, m->shape.n_vocab ? m->shape.n_vocab : -1, d, "token_embd.weight");
     if (b->rc < 0) return;
     int64_t rows = m->dir->tensors[embd].dim[1];
     m->shape.n_vocab = (int32_t)rows;

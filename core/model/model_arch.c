@@ -20,7 +20,7 @@ static const ht_architecture table[] = {
     {.name = "qwen3", .hf_name = "qwen3", .pairing = H, .activation = HT_SILU, .gated = true, .qk_norm = HT_REQUIRED,
      .head_dim = 128},
     {.name = "phi3", .hf_name = "phi3", .pairing = H, .activation = HT_SILU, .gated = true, .fused_qkv = true,
-     .fused_gate_up = true, .eps = 1e-5f},
+     .fused_gate_up = true, .partial_rope = true, .eps = 1e-5f},
     {.name = "starcoder2", .hf_name = "starcoder2", .pairing = H, .norm = HT_NORM_LAYER, .activation = HT_GELU_TANH,
      .qkv_bias = HT_REQUIRED, .o_bias = HT_REQUIRED, .ffn_bias = HT_REQUIRED, .tied = true, .eps = 1e-5f},
     {.name = "gemma", .hf_name = "gemma", .pairing = H, .activation = HT_GELU_TANH, .gated = true,
@@ -51,6 +51,11 @@ const ht_architecture *ht_architecture_find_hf(const char *name)
 const char *ht_architecture_names(void)
 {
     return "llama, mistral, qwen2, qwen3, phi3, starcoder2, gemma, gemma2, gemma3"; /* a test compares it with the table */
+}
+
+const char *ht_architecture_hf_names(void)
+{
+    return "llama, mistral, qwen2, qwen3, phi3, starcoder2, gemma, gemma2, gemma3_text";
 }
 
 /* ---- keys ---- */

@@ -17,6 +17,7 @@ typedef struct ht_architecture {
     bool gated;
     bool fused_qkv;             /* attn_qkv holds the rows of Q, K and V */
     bool fused_gate_up;         /* ffn_up holds the rows of gate and up */
+    bool partial_rope;          /* config.json may say that RoPE turns a part of a head */
     bool scaled_embedding;      /* embeddings are multiplied by sqrt(d) */
     bool post_norms;            /* what attention and FFN give is normed before it is added */
     int window_period;          /* every so manieth layer has no window, if files do not say otherwise; 0: all have it */
@@ -30,10 +31,12 @@ typedef struct ht_architecture {
 /* NULL: unknown. `name` is not NUL-terminated. */
 const ht_architecture *ht_architecture_find(const char *name, uint64_t len);
 const ht_architecture *ht_architecture_find_hf(const char *name);
-/* The names, for texts: "llama, mistral, ...". */
+/* The names, for texts: "llama, mistral, ..."; in GGUF, and in config.json. */
 const char *ht_architecture_names(void);
+const char *ht_architecture_hf_names(void);
 
-/* Reads the hyperparameters into *out; all but n_vocab and rope.freqs, which the tensors tell. */
+/* Reads the hyperparameters into *out; all but n_vocab and rope.freqs, which the tensors tell (n_vocab 0: the file does not
+ * say). */
 int ht_shape_read(ht_shape *out, const ht_architecture *arch, const ht_gguf *g, ht_error *err);
 /* The same from config.json (model_config.c). */
 typedef struct ht_config {

@@ -68,6 +68,14 @@ static bool get_bool(reader *r, const char *key, bool otherwise)
     return cJSON_IsTrue(item);
 }
 
+/* An object, or NULL when it is absent. */
+static const cJSON *get_object(reader *r, const cJSON *object, const char *key)
+{
+    const cJSON *item = item_of(object, key);
+    if (r->rc >= 0 && item && !cJSON_IsObject(item)) r->rc = ht_fail(r->err, -EINVAL, "%s: %s is no object", r->name, key);
+    return item;
+}
+
 static void refuse(reader *r, const char *what)
 {
     if (r->rc >= 0) r->rc = ht_fail(r->err, -ENOTSUP, "%s: %s is not supported", r->name, what);
@@ -180,6 +188,7 @@ static void read_scores(reader *r)
         if (cJSON_IsNull(cJSON_GetObjectItemCaseSensitive(r->root, keys[i]))) continue;
         *out[i] = get_float(r, r->root, keys[i], !second ? 0 : i ? 30 : 50, 0, 1e6);
     }
+    if (!second && s->attn_softcap > 0) refuse(r, keys[0]); /* transformers reads it and does not apply it */
     s->attn_scale = (float)(1 / sqrt(get_number(r, r->root, "query_pre_attn_scalar", 256, 1e-6, 1e6)));
     if (get_bool(r, "use_bidirectional_attention", false)) refuse(r, "use_bidirectional_attention");
 }
@@ -245,7 +254,7 @@ static void read_scaling(reader *r, const cJSON *p)
 {
     ht_rope *rope = &r->shape->rope;
     const cJSON *named = item_of(p, "rope_type") ? item_of(p, "rope_type") : item_of(p, "type");
-    const char *type = cJSON_IsString(named) ? named->valuestring : "default";
+    const char *type = !named ? "default" : cJSON_IsString(named) ? named->valuestring : "?";
     rope->original_context = get_int(r, "original_max_position_embeddings", r->shape->n_context, 1, 1 << 30);
     rope->original_context = (int32_t)get_number(r, p, "original_max_position_embeddings", rope->original_context, 1, 1 << 30);
     if (r->rc < 0 || strcmp(type, "default") == 0) return;
@@ -274,15 +283,16 @@ static void read_scaling(reader *r, const cJSON *p)
 static void read_rope(reader *r)
 {
     ht_shape *s = r->shape;
-    const cJSON *p = item_of(r->root, "rope_parameters"), *local = item_of(p, "sliding_attention");
+    const cJSON *p = get_object(r, r->root, "rope_parameters"), *local = get_object(r, p, "sliding_attention");
     bool third = strcmp(r->arch->name, "gemma3") == 0;
     double base = third ? 1e6 : 10000;
-    if (!p) p = item_of(r->root, "rope_scaling");
-    if (item_of(p, "full_attention")) p = item_of(p, "full_attention");
+    if (!p) p = get_object(r, r->root, "rope_scaling");
+    if (item_of(p, "full_attention")) p = get_object(r, p, "full_attention");
     s->rope = (ht_rope){.pairing = HT_ROPE_HALVES, .factor = 1, .attn_factor = 1, .beta_fast = 32, .beta_slow = 1,
                         .ext_factor = 1, .freqs = -1};
     double part = get_number(r, r->root, "partial_rotary_factor", 1, 1e-6, 1);
     part = get_number(r, p, "partial_rotary_factor", part, 1e-6, 1);
+    if (part != 1 && !r->arch->partial_rope) refuse(r, "partial_rotary_factor"); /* transformers pays it no heed there */
     s->rope.dims = (int32_t)(s->head_dim * part);
     s->rope.base = get_float(r, p, "rope_theta", get_number(r, r->root, "rope_theta", base, 1, 1e12), 1, 1e12);
     if (third)
@@ -303,6 +313,7 @@ static void read_all(reader *r)
     if (item_of(r->root, "quantization_config")) refuse(r, "quantization_config");
     s->n_layers = get_int(r, "num_hidden_layers", -1, 1, 1000);
     s->n_embd = get_int(r, "hidden_size", -1, 1, 1 << 20);
+    s->n_vocab = get_int(r, "vocab_size", 0, 1, 1 << 24);
     s->n_ff = get_int(r, "intermediate_size", -1, 1, 1 << 24);
     s->n_context = get_int(r, "max_position_embeddings", -1, 1, 1 << 30);
     s->norm_eps = get_float(r, r->root, a->norm == HT_NORM_LAYER ? "norm_epsilon" : "rms_norm_eps",
@@ -328,7 +339,7 @@ int ht_config_parse(ht_config *out, const char *text, size_t size, const char *n
         r.rc = ht_fail(err, -EINVAL, "%s: model_type is missing", name);
     } else if (!(r.arch = out->arch = ht_architecture_find_hf(type->valuestring))) {
         r.rc = ht_fail(err, -ENOTSUP, "%s: the architecture \"%.64s\" is not supported; supported are: %s", name,
-                       type->valuestring, ht_architecture_names());
+                       type->valuestring, ht_architecture_hf_names());
     } else {
         read_all(&r);
     }

@@ -192,7 +192,7 @@ Test(model, every_architecture_of_the_table, .init = make_folder, .fini = remove
         {"starcoder2", HT_ROPE_HALVES, false}, {"gemma", HT_ROPE_HALVES, true},
         {"gemma2", HT_ROPE_HALVES, true},      {"gemma3", HT_ROPE_HALVES, true},
     };
-    char names[200] = "";
+    char names[200] = "", hf_names[200] = "";
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         ht_model *m = open_model((recipe){.arch = all[i].name});
         const ht_layer_refs *r = &m->layers[1];
@@ -217,10 +217,11 @@ Test(model, every_architecture_of_the_table, .init = make_folder, .fini = remove
             cr_expect(m->shape.attn_softcap == 0 && m->shape.window == 1024 && m->shape.rope_local_base == 10000 &&
                       r->q_norm.tensor >= 0 && ht_layer_is_local(&m->shape, 4) && !ht_layer_is_local(&m->shape, 5));
         ht_model_close(&m);
-        if (i) strcat(names, ", ");
-        strcat(names, all[i].name);
+        strcat(strcat(names, i ? ", " : ""), all[i].name);
+        strcat(strcat(hf_names, i ? ", " : ""), ht_architecture_find(all[i].name, strlen(all[i].name))->hf_name);
     }
     cr_assert_str_eq(names, ht_architecture_names());
+    cr_assert_str_eq(hf_names, ht_architecture_hf_names());
 }
 
 Test(model, rope_scaling, .init = make_folder, .fini = remove_folder)

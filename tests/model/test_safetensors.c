@@ -242,7 +242,15 @@ Test(safetensors, config_errors_name_the_key)
          -EINVAL},
         {LLAMA ",\"rope_scaling\":{\"type\":\"longrope\",\"short_factor\":[1,1,1,1,1,1,1,0],\"long_factor\":[1]}}",
          "short_factor[7]", -EINVAL},
-        {LLAMA ",\"partial_rotary_factor\":0.2}", "RoPE over 3 elements", -EINVAL},
+        {"{\"model_type\":\"phi3\"," PLAIN ",\"partial_rotary_factor\":0.2}", "RoPE over 3 elements", -EINVAL},
+        {LLAMA ",\"partial_rotary_factor\":0.5}", "partial_rotary_factor is not supported", -ENOTSUP},
+        {LLAMA ",\"rope_scaling\":\"linear\"}", "rope_scaling is no object", -EINVAL},
+        {LLAMA ",\"rope_parameters\":[]}", "rope_parameters is no object", -EINVAL},
+        {LLAMA ",\"rope_parameters\":{\"rope_type\":7}}", "rope_type \"?\"", -ENOTSUP},
+        {LLAMA ",\"vocab_size\":0}", "vocab_size is 0", -EINVAL},
+        {"{\"model_type\":\"gemma3\"}", "\"gemma3\" is not supported; supported are: llama, mistral, qwen2, qwen3, phi3, "
+         "starcoder2, gemma, gemma2, gemma3_text", -ENOTSUP},
+        {"{\"model_type\":\"gemma3_text\"," PLAIN ",\"attn_logit_softcapping\":4}", "attn_logit_softcapping", -ENOTSUP},
         {"{\"model_type\":\"mistral\"," PLAIN ",\"layer_types\":[\"full_attention\"]}", "layer_types has 1 items", -EINVAL},
         {"{\"model_type\":\"mistral\"," PLAIN ",\"layer_types\":[\"full_attention\",\"sliding_attention\"]}", "this order of layers",
          -ENOTSUP},
@@ -282,6 +290,8 @@ Test(safetensors, models_that_are_none, .init = make_folder, .fini = remove_fold
     expect_model(-EINVAL, "tensor model.embed_tokens.weight is missing, expected with shape (*, 64)");
     write_tensors("model.safetensors", "{\"model.embed_tokens.weight\":" T("F16", "[64]", "0", "128") "}", 128);
     expect_model(-EINVAL, "lm_head.weight is missing");
+    write_text("config.json", LLAMA ",\"vocab_size\":2}");
+    expect_model(-EINVAL, "tensor model.embed_tokens.weight has shape (64), expected (2, 64)");
     write_text("config.json", LLAMA ",\"tie_word_embeddings\":true}");
     expect_model(-EINVAL, "model.norm.weight is missing");
     write_tensors("model.safetensors", "{\"model.embed_tokens.weight\":" T("F16", "[1,64]", "0", "128") ",\"model.norm.weight\":"
