@@ -42,8 +42,8 @@ static const cli_option text_table[] = {
      .help = "plain prompts are messages of a chat, each put into the model's template"},
     {.name = "system-prompt", .aliases = "sys", .kind = CLI_TEXT, .value = "TEXT", .at = AT(system),
      .help = "system message of these chats"},
-    {.name = "chat-template", .kind = CLI_TEXT, .value = "NAME", .at = AT(chat_template),
-     .help = "one of those of hearth run, instead of the model's own; for chat requests of all kinds"},
+    {.name = "chat-template", .kind = CLI_CHOICE, .value = "NAME", .at = AT(chat_template), .choices = CLI_CHAT_FORMATS,
+     .help = "the format of chats, instead of the model's own; for chat requests of all kinds"},
     {.name = "escape", .aliases = "e", .kind = CLI_FLAG, .at = AT(escape),
      .help = "in plain prompts, turn \\n, \\t, \\\" and the like into the characters they stand for"},
     {0}};

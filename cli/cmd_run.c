@@ -28,9 +28,8 @@ static const cli_option chat_table[] = {
      .help = "with --chat: answer the prompt and end"},
     {.name = "system-prompt", .aliases = "sys", .kind = CLI_TEXT, .value = "TEXT", .at = AT(system),
      .help = "system message of the chat"},
-    {.name = "chat-template", .kind = CLI_TEXT, .value = "NAME", .at = AT(chat_template),
-     .help = "chatml, llama-2, llama-3, mistral, mistral-v3, mistral-tekken, mistral-v7, qwen, qwen-3, phi-3, phi-4, phi-4-mini, "
-     "gemma or none, instead of the model's own"},
+    {.name = "chat-template", .kind = CLI_CHOICE, .value = "NAME", .at = AT(chat_template), .choices = CLI_CHAT_FORMATS,
+     .help = "the format of the chat, instead of the model's own"},
     {0}};
 
 static const cli_option output_table[] = {
@@ -231,8 +230,9 @@ static int chat(runner *r)
 static bool can_chat(const runner *r, hearth_error *error)
 {
     char none[1];
-    hearth_message hello = {"user", "hello"};
-    return hearth_chat_render(hearth_engine_vocab(r->engine), r->o->chat_template, &hello, 1, true, none, 0, error) >= 0;
+    hearth_message hello[] = {{"system", r->o->system}, {"user", "hello"}}, *first = hello + !r->o->system;
+    return hearth_chat_render(hearth_engine_vocab(r->engine), r->o->chat_template, first, r->o->system ? 2 : 1, true, none, 0,
+                              error) >= 0;
 }
 
 static int open_and_run(runner *r, bool have_prompt)

@@ -25,6 +25,10 @@ int cli_engine_open_many(const char *command, const cli_engine_options *options,
 /* The same as hearth's struct, for commands that change a field or two. */
 hearth_options cli_engine_to_hearth(const cli_engine_options *options);
 
+/* Those of hearth_chat_render. */
+#define CLI_CHAT_FORMATS "none|chatml|llama-2|llama-3|llama-3.1|mistral|mistral-v3|mistral-tekken|mistral-v7|qwen|qwen-3|" \
+    "qwen-3-thinking|phi-3|phi-4|phi-4-mini|gemma"
+
 /* ---- text given by -p, -f or stdin ------------------------------------------------------------------------------ */
 
 typedef struct cli_input_options {

@@ -8,9 +8,10 @@ static const struct { const char *name; ht_chat_format format; } names[] = {
     {"mistral", HT_CHAT_MISTRAL}, {"qwen", HT_CHAT_QWEN}, {"qwen-3", HT_CHAT_QWEN3}, {"phi-3", HT_CHAT_PHI3},
     {"gemma", HT_CHAT_GEMMA}, {"mistral-v3", HT_CHAT_MISTRAL_V3}, {"mistral-tekken", HT_CHAT_MISTRAL_TEKKEN},
     {"mistral-v7", HT_CHAT_MISTRAL_V7}, {"phi-4", HT_CHAT_PHI4}, {"phi-4-mini", HT_CHAT_PHI4_MINI},
+    {"llama-3.1", HT_CHAT_LLAMA31}, {"qwen-3-thinking", HT_CHAT_QWEN3_THINKING},
 };
-#define NAME_LIST "none, chatml, llama-2, llama-3, mistral, mistral-v3, mistral-tekken, mistral-v7, qwen, qwen-3, " \
-    "phi-3, phi-4, phi-4-mini, gemma"
+#define NAME_LIST "none, chatml, llama-2, llama-3, llama-3.1, mistral, mistral-v3, mistral-tekken, mistral-v7, qwen, " \
+    "qwen-3, qwen-3-thinking, phi-3, phi-4, phi-4-mini, gemma"
 
 int ht_chat_by_name(const char *name, ht_chat_format *out, ht_error *err)
 {
@@ -32,32 +33,86 @@ const char *ht_chat_name(ht_chat_format format)
 
 static bool has(const char *s, const char *mark) { return strstr(s, mark) != NULL; }
 
+/* A mark with a line end in it, which a source may spell as such or as \\n; '@' stands for it. */
+static bool has_line(const char *s, const char *mark)
+{
+    char spelled[64];
+    for (int way = 0; way < 2; way++) {
+        size_t n = 0;
+        for (const char *m = mark; *m && n + 3 < sizeof spelled; m++) {
+            if (*m == '@' && way) spelled[n++] = '\\';
+            spelled[n++] = *m != '@' ? *m : way ? 'n' : '\n';
+        }
+        spelled[n] = 0;
+        if (has(s, spelled)) return true;
+    }
+    return false;
+}
+
+/* Formats with the roles of ChatML. Answers of some models open with a thought, which few templates say alike. */
+static bool detect_chatml(const char *s, ht_chat_format *out)
+{
+    if (has(s, "<|im_sep|>")) {
+        *out = HT_CHAT_PHI4;
+        return !has(s, "You are Phi"); /* phi-4-reasoning: a system message that is always there */
+    }
+    if (has(s, "## Metadata")) return false; /* smollm-3 writes a system message of its own */
+    if (has_line(s, "'<think>@'") || has(s, "function calling AI model")) return false; /* other models' */
+    if (has_line(s, "assistant@<think>@'")) *out = HT_CHAT_QWEN3_THINKING;
+    else if (has(s, "</think>")) *out = HT_CHAT_QWEN3;
+    else *out = has(s, "Qwen") || has(s, "<tool_call>") ? HT_CHAT_QWEN : HT_CHAT_CHATML;
+    return true;
+}
+
+static bool detect_phi(const char *s, ht_chat_format *out)
+{
+    if (!has(s, "<|end|>") || !has(s, "<|assistant|>") || has(s, "Your name is Phi") || has(s, "You are a")) return false;
+    if (has(s, "'<|' + message['role'] + '|>'"))
+        *out = has_line(s, "'|>' + '@'") ? HT_CHAT_PHI3 : HT_CHAT_PHI4_MINI;
+    else if (has(s, "<|user|>")) *out = HT_CHAT_PHI3;
+    else return false;
+    return true;
+}
+
+static bool detect_inst(const char *s, ht_chat_format *out)
+{
+    bool spaced = has(s, "[INST] "), glued = has(s, "\"[INST]\"") || has(s, "'[INST]'");
+    if (!has(s, "[/INST]")) return false;
+    *out = has(s, "<<SYS>>")             ? HT_CHAT_LLAMA2
+           : has(s, "[SYSTEM_PROMPT]")   ? HT_CHAT_MISTRAL_V7
+           : glued                       ? HT_CHAT_MISTRAL_TEKKEN
+           : has(s, "[AVAILABLE_TOOLS]") ? HT_CHAT_MISTRAL_V3
+                                         : HT_CHAT_MISTRAL;
+    return *out != HT_CHAT_MISTRAL_V7 || !spaced; /* mistral-large's v7 has blanks */
+}
+
 int ht_chat_detect(const char *s, ht_chat_format *out, ht_error *err)
 {
-    if (has(s, "<|im_sep|>") && has(s, "<|im_start|>")) {
-        *out = HT_CHAT_PHI4;
-    } else if (has(s, "<|im_start|>") && !has(s, "## Metadata")) { /* smollm-3 writes a system message of its own */
-        *out = has(s, "</think>") ? HT_CHAT_QWEN3 : has(s, "Qwen") || has(s, "<tool_call>") ? HT_CHAT_QWEN : HT_CHAT_CHATML;
+    bool known = false;
+    if (has(s, "<|im_start|>")) {
+        known = detect_chatml(s, out);
     } else if (has(s, "<|start_header_id|>")) {
-        *out = HT_CHAT_LLAMA3;
+        *out = has(s, "Cutting Knowledge Date") ? HT_CHAT_LLAMA31 : HT_CHAT_LLAMA3;
+        known = *out == HT_CHAT_LLAMA3 || has(s, "Today Date: ");
     } else if (has(s, "<start_of_turn>")) {
+        known = true;
         *out = HT_CHAT_GEMMA;
-    } else if (has(s, "<|end|>") && has(s, "<|assistant|>") && has(s, "<|user|>")) {
-        *out = HT_CHAT_PHI3;
-    } else if (has(s, "<|end|>") && has(s, "<|assistant|>") && has(s, "'<|' + message['role'] + '|>'")) {
-        *out = HT_CHAT_PHI4_MINI;
-    } else if (has(s, "[INST]")) {
-        bool tools = has(s, "[AVAILABLE_TOOLS]"), glued = has(s, "\"[INST]\"") || has(s, "'[INST]'");
-        *out = has(s, "<<SYS>>")           ? HT_CHAT_LLAMA2
-               : has(s, "[SYSTEM_PROMPT]") ? HT_CHAT_MISTRAL_V7
-               : glued                     ? HT_CHAT_MISTRAL_TEKKEN
-               : tools                     ? HT_CHAT_MISTRAL_V3
-                                           : HT_CHAT_MISTRAL;
     } else {
-        return ht_fail(err, -ENOTSUP, "the model's chat template is not one that is known; name a chat format "
-                       "(--chat-template NAME): " NAME_LIST);
+        known = detect_phi(s, out) || detect_inst(s, out);
     }
-    return 0;
+    return known ? 0 : ht_fail(err, -ENOTSUP, "the model's chat template is not one that is known; name a chat format "
+                               "(--chat-template NAME): " NAME_LIST);
+}
+
+bool ht_chat_hides_system(const char *s)
+{
+    static const char mark[] = "set system_message = ";
+    if (has(s, "false == true") || has(s, "USE_DEFAULT_PROMPT")) return false; /* Llama-2's, switched off */
+    for (const char *at = s; (at = strstr(at, mark));) {
+        at += sizeof mark - 1;
+        if ((*at == '\'' || *at == '"') && at[1] != *at) return true;
+    }
+    return has(s, "default_system_message");
 }
 
 /* The literal between "<|im_start|>system\n" and "<|im_end|>", if it is one: no variable spliced in. */
@@ -180,6 +235,18 @@ static const turns phi3 = {"<|", "|>\n", "<|end|>\n", "assistant", false};
 static const turns phi4 = {"<|im_start|>", "<|im_sep|>", "<|im_end|>", "assistant", false};
 static const turns phi4_mini = {"<|", "|>", "<|end|>", "assistant", false};
 static const turns gemma = {"<start_of_turn>", "\n", "<end_of_turn>\n", "model", true};
+
+/* Llama 3.1 to 3.3 always have a system message. Its date is the one that the templates fall back to where there is no
+ * clock: a prompt is the same on every day. */
+static void write_llama31(writer *w, const dialogue *d)
+{
+    dialogue rest = *d;
+    rest.system = NULL;
+    put(w, "<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n");
+    if (d->system) quote_trimmed(w, d->system);
+    put(w, llama3.after_content);
+    write_turns(w, &llama3, &rest);
+}
 
 /* Gemma has no system role: its text goes in front of the first turn's. */
 static void write_gemma(writer *w, const dialogue *d)
@@ -373,8 +440,13 @@ int64_t ht_chat_render_quoted(ht_chat_format format, const char *default_system,
     case HT_CHAT_NONE: write_plain(&w, &d); break;
     case HT_CHAT_CHATML: case HT_CHAT_QWEN: write_turns(&w, &chatml, &d); break;
     case HT_CHAT_QWEN3: write_qwen3(&w, &d); break;
+    case HT_CHAT_QWEN3_THINKING:
+        write_qwen3(&w, &d);
+        if (open_answer) put(&w, "<think>\n");
+        break;
     case HT_CHAT_LLAMA2: write_llama2(&w, &d); break;
     case HT_CHAT_LLAMA3: write_turns(&w, &llama3, &d); break;
+    case HT_CHAT_LLAMA31: write_llama31(&w, &d); break;
     case HT_CHAT_MISTRAL: write_mistral(&w, &mistral_v1, &d); break;
     case HT_CHAT_MISTRAL_V3: write_mistral(&w, &mistral_v3, &d); break;
     case HT_CHAT_MISTRAL_TEKKEN: write_mistral(&w, &mistral_tekken, &d); break;

@@ -12,7 +12,7 @@
 typedef enum ht_chat_format {
     HT_CHAT_NONE, HT_CHAT_CHATML, HT_CHAT_LLAMA2, HT_CHAT_LLAMA3, HT_CHAT_MISTRAL, HT_CHAT_QWEN,
     HT_CHAT_QWEN3, HT_CHAT_PHI3, HT_CHAT_GEMMA, HT_CHAT_MISTRAL_V3, HT_CHAT_MISTRAL_TEKKEN, HT_CHAT_MISTRAL_V7,
-    HT_CHAT_PHI4, HT_CHAT_PHI4_MINI,
+    HT_CHAT_PHI4, HT_CHAT_PHI4_MINI, HT_CHAT_LLAMA31, HT_CHAT_QWEN3_THINKING, HT_CHAT_FORMATS
 } ht_chat_format;
 
 typedef struct ht_chat_message { const char *role, *content; } ht_chat_message; /* system, user, assistant */
@@ -24,6 +24,8 @@ const char *ht_chat_name(ht_chat_format format);
 /* The system message that a template puts in when the dialogue has none (SmolLM2's, Qwen2.5's), as far as it is a
  * literal in the source. NUL-terminated and cut to `capacity`; returns its length, 0: none. */
 size_t ht_chat_default_system(const char *template_source, char *out, size_t capacity);
+/* Has a template a default system message that is no such literal (Mistral Small's)? */
+bool ht_chat_hides_system(const char *template_source);
 
 /* Where the text is a message's own words: nothing spelled there may count as a control token. */
 typedef struct ht_chat_quotes { ht_text_span *spans; int32_t n; } ht_chat_quotes; /* room for 2 a message, and 1 */

@@ -2,6 +2,10 @@
 #include "core/base/memory.h"
 #include "core/model/chat.h"
 
+#include <string.h>
+
+static bool has_system(const ht_chat_prompt *p) { return p->n && strcmp(p->messages[0].role, "system") == 0; }
+
 /* The format that was asked for, or the model's own. */
 static int find_format(const ht_tokenizer *t, const char *name, ht_chat_format *out, ht_error *err)
 {
@@ -22,7 +26,14 @@ static int64_t render(const ht_tokenizer *t, const ht_chat_prompt *p, char *out,
 
     int r = find_format(t, p->format, &format, err);
     if (r < 0) return r;
-    if (!p->format) ht_chat_default_system(ht_tokenizer_chat_template(t), system, sizeof(system));
+    if (!p->format && !has_system(p)) {
+        const char *source = ht_tokenizer_chat_template(t);
+        size_t n = ht_chat_default_system(source, system, sizeof(system));
+        if (n >= sizeof(system) || (n == 0 && ht_chat_hides_system(source)))
+            return ht_fail(err, -ENOTSUP, "the model's chat template has a default system message that cannot be told from "
+                           "the rest of it: give a system message (-sys TEXT), or name a chat format (--chat-template %s)",
+                           ht_chat_name(format));
+    }
     return ht_chat_render_quoted(format, system[0] ? system : NULL, p->messages, p->n, p->open_answer, out, capacity, quotes,
                                  err);
 }

@@ -1,5 +1,6 @@
 /* The chat on a pseudo-terminal: commands, several turns, Ctrl-C, leaving. The small model has no chat template and
  * talks King James, which is enough to see what the terminal does. */
+#include "core/model/chat.h"
 #include "tests/support/data.h"
 #include "tests/support/harness.h"
 #include "tests/support/spawn.h"
@@ -113,8 +114,15 @@ Test(chat, one_turn_and_unknown_template, .init = find_model)
     cr_assert(s.out_size > 8, "%s", s.out);
     spawned_free(&s);
     s = test_hearth(NULL, "run", "-m", model, "--chat-template", "klingon", "-p", "nuqneH");
-    cr_assert_eq(s.code, 1);
-    cr_assert(strstr(s.err, "klingon"), "%s", s.err);
+    cr_assert_eq(s.code, 2);
+    ht_chat_format format;
+    ht_error err = {0};
+    cr_assert_eq(ht_chat_by_name("klingon", &format, &err), -EINVAL);
+    char *const all = strstr(err.text, "none, "), *const names = strstr(s.err, "none|");
+    cr_assert(strstr(s.err, "'klingon'") && all && names, "%s", s.err);
+    for (char *at = all; (at = strstr(at, ", "));) *at = '|', memmove(at + 1, at + 2, strlen(at + 1));
+    names[strcspn(names, "\n")] = 0;
+    cr_assert_str_eq(names, all, "the command knows %s, the library %s", names, all);
     spawned_free(&s);
     char folder[TEST_PATH_MAX], path[TEST_PATH_MAX + 16];
     test_temp_dir(folder);

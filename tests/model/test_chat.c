@@ -1,5 +1,6 @@
 /* Chat formats against what the models' own Jinja templates give (rendered once with jinja2). */
 #include "core/model/chat.h"
+#include "tests/model/vocab_made.h"
 #include "tests/support/harness.h"
 
 #include <string.h>
@@ -38,6 +39,16 @@ Test(chat, formats)
            "<|start_header_id|>system<|end_header_id|>\n\nS<|eot_id|><|start_header_id|>user<|end_header_id|>\n\na"
            "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\nb<|eot_id|><|start_header_id|>user"
            "<|end_header_id|>\n\nc<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n");
+    expect(HT_CHAT_LLAMA31, NULL, question, 1, true,
+           "<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n"
+           "<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n");
+    expect(HT_CHAT_LLAMA31, NULL, dialogue, 4, false,
+           "<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\nS"
+           "<|eot_id|><|start_header_id|>user<|end_header_id|>\n\na<|eot_id|><|start_header_id|>assistant<|end_header_id|>"
+           "\n\nb<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nc<|eot_id|>");
+    expect(HT_CHAT_QWEN3_THINKING, NULL, thoughts, 4, true,
+           "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\n4<|im_end|>\n"
+           "<|im_start|>user\nmore<|im_end|>\n<|im_start|>assistant\n<think>\n");
     expect(HT_CHAT_LLAMA2, NULL, dialogue, 4, true,
            "[INST] <<SYS>>\n S \n<</SYS>>\n\n a [/INST] b </s><s>[INST] c [/INST]");
     expect(HT_CHAT_MISTRAL, NULL, dialogue, 4, true, "[INST]  S \n\n a  [/INST] b</s>[INST] c [/INST]");
@@ -63,11 +74,11 @@ Test(chat, quotes_are_what_messages_say)
 {
     static const message all[] = {{"system", "SSS"}, {"user", " AAA "}, {"assistant", "<think>TTT</think>BBB"}, {"user", "CCC"},
                                   {"assistant", "<think>TTT</think>DDD"}};
-    for (int f = HT_CHAT_NONE; f <= HT_CHAT_PHI4_MINI; f++) {
+    for (int f = HT_CHAT_NONE; f < HT_CHAT_FORMATS; f++) {
         char out[1024], seen[256] = "";
         ht_text_span spans[11];
         ht_chat_quotes quotes = {.spans = spans};
-        int m = f == HT_CHAT_QWEN3 ? 5 : 4; /* it alone keeps thoughts, of the last answer */
+        int m = f == HT_CHAT_QWEN3 || f == HT_CHAT_QWEN3_THINKING ? 5 : 4; /* these keep thoughts, of the last answer */
         int64_t n = ht_chat_render_quoted((ht_chat_format)f, NULL, all, m, true, out, sizeof out, &quotes, NULL);
         cr_assert(n > 0 && quotes.n > 0 && quotes.n <= 11, "%s", ht_chat_name((ht_chat_format)f));
         size_t end = 0;
@@ -104,15 +115,20 @@ Test(chat, names_and_marks)
         {"<|im_start|>system\nYou are Qwen", HT_CHAT_QWEN},
         {"<|im_start|> content.split('</think>')", HT_CHAT_QWEN3},
         {"'<|start_header_id|>' + message['role']", HT_CHAT_LLAMA3},
-        {"'[INST] <<SYS>>'", HT_CHAT_LLAMA2},
-        {"'[INST] ' + content", HT_CHAT_MISTRAL},
+        {"'[INST] <<SYS>>' '[/INST]'", HT_CHAT_LLAMA2},
+        {"'[INST] ' + content + ' [/INST]'", HT_CHAT_MISTRAL},
         {"'<|user|>' '<|end|>' '<|assistant|>'", HT_CHAT_PHI3},
         {"<start_of_turn>", HT_CHAT_GEMMA},
-        {"\"[AVAILABLE_TOOLS][\" \"[INST]\" + m", HT_CHAT_MISTRAL_TEKKEN},
-        {"\"[AVAILABLE_TOOLS] [\" \"[INST] \" + m", HT_CHAT_MISTRAL_V3},
-        {"'[SYSTEM_PROMPT]' + s '[INST]' + m", HT_CHAT_MISTRAL_V7},
+        {"\"[AVAILABLE_TOOLS][\" \"[INST]\" + m \"[/INST]\"", HT_CHAT_MISTRAL_TEKKEN},
+        {"\"[AVAILABLE_TOOLS] [\" \"[INST] \" + m \"[/INST]\"", HT_CHAT_MISTRAL_V3},
+        {"'[SYSTEM_PROMPT]' + s '[INST]' + m '[/INST]'", HT_CHAT_MISTRAL_V7},
         {"'<|im_start|>user<|im_sep|>' + m", HT_CHAT_PHI4},
         {"'<|' + message['role'] + '|>' + m + '<|end|>' '<|assistant|>'", HT_CHAT_PHI4_MINI},
+        {"'<|' + message['role'] + '|>' + '\n' + m + '<|end|>' '<|assistant|>'", HT_CHAT_PHI3}, /* phi-3-small */
+        {"'<|' + message['role'] + '|>' + '\\n' + m + '<|end|>' '<|assistant|>'", HT_CHAT_PHI3},
+        {"'<|start_header_id|>' 'Cutting Knowledge Date: December 2023\\n' 'Today Date: ' + d", HT_CHAT_LLAMA31},
+        {"'<|im_start|>assistant\\n<think>\\n' content.split('</think>')", HT_CHAT_QWEN3_THINKING},
+        {"'<|im_start|>assistant\n<think>\n'", HT_CHAT_QWEN3_THINKING},
     };
     ht_chat_format format;
     ht_error err = {0};
@@ -122,11 +138,20 @@ Test(chat, names_and_marks)
         cr_assert_eq(ht_chat_by_name(ht_chat_name(format), &format, &err), 0);
         cr_assert_eq(format, cases[i].format);
     }
-    cr_assert_eq(ht_chat_detect("{{ messages }}", &format, &err), -ENOTSUP);
-    cr_assert(strstr(err.text, "chatml"), "%s", err.text);
-    cr_assert_eq(ht_chat_detect("<|im_start|>system ## Metadata", &format, &err), -ENOTSUP); /* smollm-3's own */
-    cr_assert_eq(ht_chat_detect("[gMASK]<sop><|user|><|assistant|>", &format, &err), -ENOTSUP);
-    cr_assert_eq(ht_chat_detect("<|start|>user<|message|><|end|>", &format, &err), -ENOTSUP);
+    static const char *const unknown[] = {
+        "{{ messages }}", "<|im_start|>system ## Metadata", /* smollm-3's own */
+        "[gMASK]<sop><|user|><|assistant|>", "<|start|>user<|message|><|end|>", "'[INST] ' + m + ' [RESP] '",
+        "'<|im_start|>assistant\\n' '<think>\\n' '</think>'",        /* qwen-3.5 */
+        "<|im_start|>system<|im_sep|>You are Phi, a",              /* phi-4-reasoning */
+        "'<|system|>Your name is Phi' '<|' + message['role'] + '|>' '<|end|>' '<|assistant|>'",
+        "'[SYSTEM_PROMPT] ' + s '[INST] ' + m '[/INST]'",          /* mistral-large's v7 */
+        "'<|start_header_id|>' 'Cutting Knowledge Date: December 2023'", /* functionary */
+        "<|im_start|>system You are a function calling AI model",  /* hermes for tools */
+    };
+    for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++) {
+        cr_assert_eq(ht_chat_detect(unknown[i], &format, &err), -ENOTSUP, "%s: %s", unknown[i], ht_chat_name(format));
+        cr_assert(strstr(err.text, "--chat-template") && strstr(err.text, "chatml"), "%s", err.text);
+    }
     cr_assert_eq(ht_chat_by_name("klingon", &format, &err), -EINVAL);
     cr_assert(strstr(err.text, "klingon") && strstr(err.text, "llama-3"), "%s", err.text);
 }
@@ -144,4 +169,29 @@ Test(chat, default_system_message)
     cr_assert_eq(ht_chat_default_system("<|im_start|>system\nlong text<|im_end|>", out, 5), 9);
     cr_assert_str_eq(out, "long");
     cr_assert_eq(ht_chat_default_system("<|im_start|>system\nnever closed", out, 64), 0);
+    cr_assert(ht_chat_hides_system("{%- set default_system_message = 'You are Mistral'"));
+    cr_assert(ht_chat_hides_system("{%- set system_message = 'You are'"));
+    cr_assert(!ht_chat_hides_system("{%- set system_message = \"\" %}{%- set system_message = messages[0]['content']|trim"));
+    cr_assert(!ht_chat_hides_system("{% elif false == true %}{% set system_message = 'You are'"));
+}
+
+Test(chat, a_default_system_message_that_is_hidden_must_be_given)
+{
+    static const message both[] = {{"system", "S"}, {"user", "Hi"}};
+    static const char source[] = "{%- set default_system_message = 'You are' + today %}'[SYSTEM_PROMPT]' '[INST]' '[/INST]'";
+    made_vocab m;
+    ht_tokenizer *t = NULL;
+    char out[256];
+    ht_error err = {0};
+    make_vocab(&m);
+    m.values[7].string = made_text(source);
+    cr_assert_eq(ht_tokenizer_from_gguf(&t, &m.gguf, &err), 0, "%s", err.text);
+    ht_chat_prompt prompt = {.messages = question, .n = 1, .open_answer = true};
+    cr_assert_eq(ht_chat_prompt_render(t, &prompt, out, sizeof out, &err), -ENOTSUP);
+    cr_assert(strstr(err.text, "-sys") && strstr(err.text, "--chat-template mistral-v7"), "%s", err.text);
+    prompt.format = "mistral-v7";
+    cr_assert_gt(ht_chat_prompt_render(t, &prompt, out, sizeof out, &err), 0);
+    prompt = (ht_chat_prompt){.messages = both, .n = 2, .open_answer = true};
+    cr_assert_gt(ht_chat_prompt_render(t, &prompt, out, sizeof out, &err), 0);
+    ht_tokenizer_close(&t);
 }
