@@ -39,11 +39,27 @@ static int help_width(void)
     return width < 60 ? 60 : width > 110 ? 110 : width;
 }
 
-/* The option's help with what the table knows besides: choices. */
+/* The option's help with what the table knows besides: choices, in a form that lines can break when they are many. */
 static void option_text(const cli_option *o, char *out, size_t size)
 {
-    snprintf(out, size, "%s%s%s%s", o->help, o->choices ? " (" : "", o->choices ? o->choices : "",
-             o->choices ? ")" : "");
+    enum { MANY = 60 };
+    bool many = o->choices && strlen(o->choices) > MANY;
+    size_t used = (size_t)snprintf(out, size, "%s%s", o->help, o->choices ? " (" : "");
+    for (const char *at = o->choices; at && *at && used + 3 < size; at++)
+        used += (size_t)snprintf(out + used, size - used, many && *at == '|' ? ", " : "%c", *at);
+    if (o->choices && used + 1 < size) snprintf(out + used, size - used, ")");
+}
+
+/* " (not --prompt, --file)": the options of a command that the environment does not set; nothing if it sets all. */
+static void not_in_environment(const cli_command *c, char *out, size_t size)
+{
+    size_t used = 0;
+    out[0] = '\0';
+    for (const cli_group *g = c->groups; g->title; g++)
+        for (const cli_option *o = g->options; o->name && used < size; o++)
+            if (o->flags & CLI_NO_ENV)
+                used += (size_t)snprintf(out + used, size - used, "%s --%s", used ? "," : " (not", o->name);
+    if (used && used < size) snprintf(out + used, size - used, ")");
 }
 
 static void help_option(const cli_option *o, int width)
@@ -77,8 +93,11 @@ void cli_help_command(const cli_command *c)
         for (const cli_option *o = g->options; o->name; o++) help_option(o, width);
     }
     cli_print("\n");
-    wrap("Any option may also be set in the environment: HEARTH_ and its long name in capitals (HEARTH_TOP_K=20 for "
-         "--top-k 20); the command line wins.", 0, 0, width);
+    char except[512], text[1024];
+    not_in_environment(c, except, sizeof except);
+    snprintf(text, sizeof text, "Options%s may also be set in the environment: HEARTH_ and the long name in capitals "
+             "(HEARTH_TOP_K=20 for --top-k 20); the command line wins.", except);
+    wrap(text, 0, 0, width);
 }
 
 void cli_help_overview(const cli_command *const *commands)
@@ -154,8 +173,17 @@ void cli_help_manual(const cli_command *const *commands)
         }
     }
     cli_print(".SH ENVIRONMENT\n");
-    roff("Any option may be set in the environment: HEARTH_ and its long name in capitals, with underscores for "
-         "dashes (HEARTH_TOP_K=20 for --top-k 20); the command line wins. NO_COLOR switches colour off.\n");
+    roff("Options may be set in the environment: HEARTH_ and the long name in capitals, with underscores for dashes "
+         "(HEARTH_TOP_K=20 for --top-k 20); the command line wins. NO_COLOR switches colour off. Left to the command line:\n");
+    for (const cli_command *const *c = commands; *c; c++) {
+        char except[512];
+        not_in_environment(*c, except, sizeof except);
+        if (!*except) continue;
+        cli_print(".TP\nhearth %s\n", (*c)->name);
+        except[strlen(except) - 1] = '\0';
+        roff(except + strlen(" (not "));
+        cli_print(".\n");
+    }
     cli_print(".SH EXIT STATUS\n");
     cli_print(".TP\n0\nsuccess\n.TP\n1\na failure while running; stderr says what\n"
               ".TP\n2\nwrong usage\n.TP\n130\nended by Ctrl\\-C\n");

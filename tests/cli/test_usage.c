@@ -129,6 +129,22 @@ Test(usage, wrong_arguments_are_named)
     }
 }
 
+/* Help says which options the environment does not set: those that have no effect there, and only those. */
+Test(usage, help_names_what_the_environment_leaves)
+{
+    static const char *const stop[] = {"HEARTH_STOP=x", "HEARTH_CHAT_TEMPLATE=klingon", NULL};
+    spawned s = test_hearth(NULL, "help", "run"), none = test_hearth(NULL, "help", "inspect");
+    char *except = strstr(s.out, "Options (not ");
+    cr_assert(except && strstr(except, "--stop") && strstr(except, "--prompt") && !strstr(except, "--chat-template"), "%s", s.out);
+    cr_assert(strstr(none.out, "Options may also be set"), "%s", none.out);
+    spawned_free(&s);
+    spawned_free(&none);
+    s = test_hearth_full((const char *const[]){"run", "-m", "m", "-p", "x", NULL}, NULL, stop);
+    cr_assert_eq(s.code, 2);
+    cr_assert(strstr(s.err, "HEARTH_CHAT_TEMPLATE: 'klingon'"), "%s", s.err);
+    spawned_free(&s);
+}
+
 Test(usage, environment_is_read_and_named)
 {
     static const char *const bad[] = {"HEARTH_THREADS=lots", NULL};
