@@ -17,6 +17,7 @@ void ht_kernels_init(ht_kernels *k, ht_isa isa)
     if (isa >= HT_ISA_AVX2) {
         ht_kernels_dot_avx2(k);
         ht_kernels_row_avx2(k);
+        ht_kernels_kv_store_avx2(k);
         ht_kernels_attend_avx2(k);
     }
     if (isa >= HT_ISA_AVX512) {

@@ -113,6 +113,7 @@ void ht_kernels_dot_avx2(ht_kernels *k);
 void ht_kernels_dot_avx512(ht_kernels *k);
 void ht_kernels_row_ref(ht_kernels *k);
 void ht_kernels_row_avx2(ht_kernels *k);
+void ht_kernels_kv_store_avx2(ht_kernels *k); /* quantised KV rows, at AVX-512 too */
 void ht_kernels_row_avx512(ht_kernels *k);
 void ht_kernels_attend_ref(ht_kernels *k);
 void ht_kernels_attend_avx2(ht_kernels *k);
