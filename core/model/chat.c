@@ -9,9 +9,10 @@ static const struct { const char *name; ht_chat_format format; } names[] = {
     {"gemma", HT_CHAT_GEMMA}, {"mistral-v3", HT_CHAT_MISTRAL_V3}, {"mistral-tekken", HT_CHAT_MISTRAL_TEKKEN},
     {"mistral-v7", HT_CHAT_MISTRAL_V7}, {"phi-4", HT_CHAT_PHI4}, {"phi-4-mini", HT_CHAT_PHI4_MINI},
     {"llama-3.1", HT_CHAT_LLAMA31}, {"qwen-3-thinking", HT_CHAT_QWEN3_THINKING},
+    {"deepseek-coder", HT_CHAT_DEEPSEEK_CODER}, {"starcoder2", HT_CHAT_STARCODER2},
 };
 #define NAME_LIST "none, chatml, llama-2, llama-3, llama-3.1, mistral, mistral-v3, mistral-tekken, mistral-v7, qwen, " \
-    "qwen-3, qwen-3-thinking, phi-3, phi-4, phi-4-mini, gemma"
+    "qwen-3, qwen-3-thinking, phi-3, phi-4, phi-4-mini, gemma, deepseek-coder, starcoder2"
 
 int ht_chat_by_name(const char *name, ht_chat_format *out, ht_error *err)
 {
@@ -81,9 +82,17 @@ static bool detect_inst(const char *s, ht_chat_format *out)
     *out = has(s, "<<SYS>>")             ? HT_CHAT_LLAMA2
            : has(s, "[SYSTEM_PROMPT]")   ? HT_CHAT_MISTRAL_V7
            : glued                       ? HT_CHAT_MISTRAL_TEKKEN
-           : has(s, "[AVAILABLE_TOOLS]") ? HT_CHAT_MISTRAL_V3
-                                         : HT_CHAT_MISTRAL;
+           : has(s, " [/INST]")          ? HT_CHAT_MISTRAL
+                                         : HT_CHAT_MISTRAL_V3;
     return *out != HT_CHAT_MISTRAL_V7 || !spaced; /* mistral-large's v7 has blanks */
+}
+
+/* Headings instead of control tokens. */
+static bool detect_headings(const char *s, ht_chat_format *out)
+{
+    bool deepseek = has_line(s, "refuse to answer@'") && has_line(s, "'### Instruction:@'");
+    *out = deepseek ? HT_CHAT_DEEPSEEK_CODER : HT_CHAT_STARCODER2;
+    return deepseek || (has(s, "You are an exceptionally intelligent coding assistant") && has_line(s, "'### Instruction@'"));
 }
 
 int ht_chat_detect(const char *s, ht_chat_format *out, ht_error *err)
@@ -98,7 +107,7 @@ int ht_chat_detect(const char *s, ht_chat_format *out, ht_error *err)
         known = true;
         *out = HT_CHAT_GEMMA;
     } else {
-        known = detect_phi(s, out) || detect_inst(s, out);
+        known = detect_phi(s, out) || detect_inst(s, out) || detect_headings(s, out);
     }
     return known ? 0 : ht_fail(err, -ENOTSUP, "the model's chat template is not one that is known; name a chat format "
                                "(--chat-template NAME): " NAME_LIST);
@@ -375,6 +384,32 @@ static void write_mistral(writer *w, const mistral *f, const dialogue *d)
     }
 }
 
+/* Headings before questions and answers, and a text before it all that a system message takes the place of. */
+typedef struct headings { const char *opening, *question, *after_question, *answer, *after_answer; } headings;
+
+static const headings deepseek_coder = {
+    "You are an AI programming assistant, utilizing the Deepseek Coder model, developed by Deepseek Company, and you only "
+    "answer questions related to computer science. For politically sensitive questions, security and privacy issues, and "
+    "other non-computer science questions, you will refuse to answer\n",
+    "### Instruction:\n", "\n", "### Response:\n", "\n<|EOT|>\n"};
+static const headings starcoder2 = {
+    "You are an exceptionally intelligent coding assistant that consistently delivers accurate and reliable responses to user "
+    "instructions.\n\n",
+    "### Instruction\n", "\n\n", "### Response\n", "<|endoftext|>\n\n"};
+
+static void write_headings(writer *w, const headings *f, const dialogue *d)
+{
+    if (d->system) quote(w, d->system);
+    else put(w, f->opening);
+    for (int i = 0; i < d->n; i++) {
+        bool answer = is(d->messages + i, "assistant");
+        put(w, answer ? f->answer : f->question);
+        quote(w, d->messages[i].content);
+        put(w, answer ? f->after_answer : f->after_question);
+    }
+    if (d->open_answer) put(w, f->answer);
+}
+
 static void write_plain(writer *w, const dialogue *d)
 {
     if (d->system) quote(w, d->system);
@@ -395,6 +430,9 @@ static bool must_alternate(ht_chat_format format)
 static int check(ht_chat_format format, const dialogue *d, int first, ht_error *err)
 {
     const char *name = ht_chat_name(format);
+    bool headed = format == HT_CHAT_DEEPSEEK_CODER || format == HT_CHAT_STARCODER2;
+    if (d->system && format == HT_CHAT_STARCODER2)
+        return ht_fail(err, -EINVAL, "message 1: chat format %s has no place for the role 'system'", name);
     if (d->system && d->n == 0 && must_alternate(format)) {
         return ht_fail(err, -EINVAL, "message %d: chat format %s has no place for a 'system' message without a 'user' "
                        "message after it", first, name);
@@ -402,7 +440,7 @@ static int check(ht_chat_format format, const dialogue *d, int first, ht_error *
     for (int i = 0; i < d->n; i++) {
         const char *role = d->messages[i].role;
         bool user = !strcmp(role, "user"), assistant = !strcmp(role, "assistant");
-        if (!user && !assistant && (strcmp(role, "system") || must_alternate(format))) {
+        if (!user && !assistant && (strcmp(role, "system") || must_alternate(format) || headed)) {
             return ht_fail(err, -EINVAL, "message %d: chat format %s has no place for the role '%.40s'", first + i + 1,
                            name, role);
         }
@@ -455,6 +493,8 @@ int64_t ht_chat_render_quoted(ht_chat_format format, const char *default_system,
     case HT_CHAT_PHI4_MINI: write_turns(&w, &phi4_mini, &d); break;
     case HT_CHAT_PHI3: write_turns(&w, &phi3, &d); break;
     case HT_CHAT_GEMMA: write_gemma(&w, &d); break;
+    case HT_CHAT_DEEPSEEK_CODER: write_headings(&w, &deepseek_coder, &d); break;
+    case HT_CHAT_STARCODER2: write_headings(&w, &starcoder2, &d); break;
     default: return ht_fail(err, -EINVAL, "chat format %d does not exist", (int)format);
     }
     return w.used;
