@@ -132,7 +132,7 @@ def write_safetensors(path, tensors, odd):
     """odd: nothing is padded, so that data begins at any byte."""
     header, data = {"__metadata__": {"format": "pt"}}, b""
     for i, (name, x) in enumerate(tensors):
-        dtype = "F32" if x.ndim == 1 else ["BF16", "F16"][i % 2]
+        dtype = ["BF16", "F16", "F32"][i % 3]
         raw = encode(x, dtype)
         header[name] = {"dtype": dtype, "shape": list(x.shape), "data_offsets": [len(data), len(data) + len(raw)]}
         data += raw

@@ -156,7 +156,7 @@ Test(inspect, a_folder)
     inspect(false);
     has("Hugging Face folder, 2 safetensors files");
     has("model.layers.1.post_feedforward_layernorm.weight");
-    has("a layer has 20.00 KiB to 20.00 KiB");
+    has("a layer has 24.31 KiB to 24.38 KiB");
     has("5 tokens, all in every layer number 2");
     has("can be run: 22304 weights");
     inspect(true);
