@@ -26,8 +26,8 @@ int cli_engine_open_many(const char *command, const cli_engine_options *options,
 hearth_options cli_engine_to_hearth(const cli_engine_options *options);
 
 /* Those of hearth_chat_render. */
-#define CLI_CHAT_FORMATS "none|chatml|llama-2|llama-3|llama-3.1|mistral|mistral-v3|mistral-tekken|mistral-v7|qwen|qwen-3|" \
-    "qwen-3-thinking|phi-3|phi-4|phi-4-mini|gemma|deepseek-coder|starcoder2"
+#define CLI_CHAT_FORMATS "none|chatml|llama-2|llama-3|llama-3.1|mistral|mistral-v0.1|mistral-v0.2|mistral-v1|mistral-v3|" \
+    "mistral-tekken|mistral-v7|qwen|qwen-3|qwen-3-thinking|phi-3|phi-4|phi-4-mini|gemma|deepseek-coder|starcoder2"
 
 /* ---- text given by -p, -f or stdin ------------------------------------------------------------------------------ */
 

@@ -10,9 +10,11 @@ static const struct { const char *name; ht_chat_format format; } names[] = {
     {"mistral-v7", HT_CHAT_MISTRAL_V7}, {"phi-4", HT_CHAT_PHI4}, {"phi-4-mini", HT_CHAT_PHI4_MINI},
     {"llama-3.1", HT_CHAT_LLAMA31}, {"qwen-3-thinking", HT_CHAT_QWEN3_THINKING},
     {"deepseek-coder", HT_CHAT_DEEPSEEK_CODER}, {"starcoder2", HT_CHAT_STARCODER2},
+    {"mistral-v0.1", HT_CHAT_MISTRAL_V01}, {"mistral-v0.2", HT_CHAT_MISTRAL_V02}, {"mistral-v1", HT_CHAT_MISTRAL_V1},
 };
-#define NAME_LIST "none, chatml, llama-2, llama-3, llama-3.1, mistral, mistral-v3, mistral-tekken, mistral-v7, qwen, " \
-    "qwen-3, qwen-3-thinking, phi-3, phi-4, phi-4-mini, gemma, deepseek-coder, starcoder2"
+#define NAME_LIST "none, chatml, llama-2, llama-3, llama-3.1, mistral, mistral-v0.1, mistral-v0.2, mistral-v1, " \
+    "mistral-v3, mistral-tekken, mistral-v7, qwen, qwen-3, qwen-3-thinking, phi-3, phi-4, phi-4-mini, gemma, " \
+    "deepseek-coder, starcoder2"
 
 int ht_chat_by_name(const char *name, ht_chat_format *out, ht_error *err)
 {
@@ -75,6 +77,14 @@ static bool detect_phi(const char *s, ht_chat_format *out)
     return true;
 }
 
+/* The first templates of Mistral, which differ in their blanks alone. */
+static ht_chat_format mistral_blanks(const char *s)
+{
+    if (has(s, "' [INST] '") || has(s, "\" [INST] \"")) return HT_CHAT_MISTRAL_V1;
+    if (has(s, "eos_token + ' '") || has(s, "eos_token + \" \"")) return HT_CHAT_MISTRAL_V01;
+    return has(s, "' ' + message") || has(s, "\" \" + message") ? HT_CHAT_MISTRAL : HT_CHAT_MISTRAL_V02;
+}
+
 static bool detect_inst(const char *s, ht_chat_format *out)
 {
     bool spaced = has(s, "[INST] "), glued = has(s, "\"[INST]\"") || has(s, "'[INST]'");
@@ -82,7 +92,7 @@ static bool detect_inst(const char *s, ht_chat_format *out)
     *out = has(s, "<<SYS>>")             ? HT_CHAT_LLAMA2
            : has(s, "[SYSTEM_PROMPT]")   ? HT_CHAT_MISTRAL_V7
            : glued                       ? HT_CHAT_MISTRAL_TEKKEN
-           : has(s, " [/INST]")          ? HT_CHAT_MISTRAL
+           : has(s, " [/INST]")          ? mistral_blanks(s)
                                          : HT_CHAT_MISTRAL_V3;
     return *out != HT_CHAT_MISTRAL_V7 || !spaced; /* mistral-large's v7 has blanks */
 }
@@ -346,17 +356,21 @@ static void write_llama2(writer *w, const dialogue *d)
     }
 }
 
-/* Mistral's formats differ in their blanks and in where the system message goes. */
+/* Mistral's formats differ in their blanks and in where the system message goes. The first is that of Mistral's own encoder,
+ * before which a tokenizer puts a blank; v0.1 to v1 are what the models' templates made of it. */
 typedef struct mistral {
-    const char *open, *close, *before_answer;
+    const char *open, *close, *before_answer, *after_answer;
     bool trim_answer;
     enum { SYSTEM_FIRST, SYSTEM_LAST, SYSTEM_APART } system;
 } mistral;
 
-static const mistral mistral_v1 = {"[INST] ", " [/INST]", " ", false, SYSTEM_FIRST};
-static const mistral mistral_v3 = {"[INST] ", "[/INST]", " ", true, SYSTEM_LAST};
-static const mistral mistral_tekken = {"[INST]", "[/INST]", "", false, SYSTEM_LAST};
-static const mistral mistral_v7 = {"[INST]", "[/INST]", "", false, SYSTEM_APART};
+static const mistral mistral_own = {"[INST] ", " [/INST]", " ", "</s>", false, SYSTEM_FIRST};
+static const mistral mistral_v01 = {"[INST] ", " [/INST]", "", "</s> ", false, SYSTEM_FIRST};
+static const mistral mistral_v02 = {"[INST] ", " [/INST]", "", "</s>", false, SYSTEM_FIRST};
+static const mistral mistral_v1 = {" [INST] ", " [/INST]", " ", "</s>", false, SYSTEM_FIRST};
+static const mistral mistral_v3 = {"[INST] ", "[/INST]", " ", "</s>", true, SYSTEM_LAST};
+static const mistral mistral_tekken = {"[INST]", "[/INST]", "", "</s>", false, SYSTEM_LAST};
+static const mistral mistral_v7 = {"[INST]", "[/INST]", "", "</s>", false, SYSTEM_APART};
 
 static void write_mistral(writer *w, const mistral *f, const dialogue *d)
 {
@@ -371,7 +385,7 @@ static void write_mistral(writer *w, const mistral *f, const dialogue *d)
             put(w, f->before_answer);
             if (f->trim_answer) quote_trimmed(w, m->content);
             else quote(w, m->content);
-            put(w, "</s>");
+            put(w, f->after_answer);
             continue;
         }
         put(w, f->open);
@@ -421,10 +435,22 @@ static void write_plain(writer *w, const dialogue *d)
 
 /* ---- the dialogue --------------------------------------------------------------------------------------- */
 
+static bool is_mistral(ht_chat_format format)
+{
+    return format == HT_CHAT_MISTRAL || format == HT_CHAT_MISTRAL_V01 || format == HT_CHAT_MISTRAL_V02 ||
+           format == HT_CHAT_MISTRAL_V1 || format == HT_CHAT_MISTRAL_V3 || format == HT_CHAT_MISTRAL_TEKKEN ||
+           format == HT_CHAT_MISTRAL_V7;
+}
+
 static bool must_alternate(ht_chat_format format)
 {
-    return format == HT_CHAT_LLAMA2 || format == HT_CHAT_GEMMA || format == HT_CHAT_MISTRAL ||
-           format == HT_CHAT_MISTRAL_V3 || format == HT_CHAT_MISTRAL_TEKKEN || format == HT_CHAT_MISTRAL_V7;
+    return format == HT_CHAT_LLAMA2 || format == HT_CHAT_GEMMA || is_mistral(format);
+}
+
+bool ht_chat_begins_with_bos(const char *source, ht_chat_format format)
+{
+    if (source) return has(source, "bos_token");
+    return must_alternate(format) || format == HT_CHAT_LLAMA3 || format == HT_CHAT_LLAMA31;
 }
 
 static int check(ht_chat_format format, const dialogue *d, int first, ht_error *err)
@@ -485,7 +511,10 @@ int64_t ht_chat_render_quoted(ht_chat_format format, const char *default_system,
     case HT_CHAT_LLAMA2: write_llama2(&w, &d); break;
     case HT_CHAT_LLAMA3: write_turns(&w, &llama3, &d); break;
     case HT_CHAT_LLAMA31: write_llama31(&w, &d); break;
-    case HT_CHAT_MISTRAL: write_mistral(&w, &mistral_v1, &d); break;
+    case HT_CHAT_MISTRAL: write_mistral(&w, &mistral_own, &d); break;
+    case HT_CHAT_MISTRAL_V01: write_mistral(&w, &mistral_v01, &d); break;
+    case HT_CHAT_MISTRAL_V02: write_mistral(&w, &mistral_v02, &d); break;
+    case HT_CHAT_MISTRAL_V1: write_mistral(&w, &mistral_v1, &d); break;
     case HT_CHAT_MISTRAL_V3: write_mistral(&w, &mistral_v3, &d); break;
     case HT_CHAT_MISTRAL_TEKKEN: write_mistral(&w, &mistral_tekken, &d); break;
     case HT_CHAT_MISTRAL_V7: write_mistral(&w, &mistral_v7, &d); break;

@@ -13,7 +13,7 @@ typedef enum ht_chat_format {
     HT_CHAT_NONE, HT_CHAT_CHATML, HT_CHAT_LLAMA2, HT_CHAT_LLAMA3, HT_CHAT_MISTRAL, HT_CHAT_QWEN,
     HT_CHAT_QWEN3, HT_CHAT_PHI3, HT_CHAT_GEMMA, HT_CHAT_MISTRAL_V3, HT_CHAT_MISTRAL_TEKKEN, HT_CHAT_MISTRAL_V7,
     HT_CHAT_PHI4, HT_CHAT_PHI4_MINI, HT_CHAT_LLAMA31, HT_CHAT_QWEN3_THINKING,
-    HT_CHAT_DEEPSEEK_CODER, HT_CHAT_STARCODER2, HT_CHAT_FORMATS
+    HT_CHAT_DEEPSEEK_CODER, HT_CHAT_STARCODER2, HT_CHAT_MISTRAL_V01, HT_CHAT_MISTRAL_V02, HT_CHAT_MISTRAL_V1, HT_CHAT_FORMATS
 } ht_chat_format;
 
 typedef struct ht_chat_message { const char *role, *content; } ht_chat_message; /* system, user, assistant */
@@ -27,6 +27,8 @@ const char *ht_chat_name(ht_chat_format format);
 size_t ht_chat_default_system(const char *template_source, char *out, size_t capacity);
 /* Has a template a default system message that is no such literal (Mistral Small's)? */
 bool ht_chat_hides_system(const char *template_source);
+/* Do prompts begin with BOS, though the tokenizer may not say so (Llama 3's)? By the source, or if NULL by the format. */
+bool ht_chat_begins_with_bos(const char *template_source, ht_chat_format format);
 
 /* Where the text is a message's own words: nothing spelled there may count as a control token. */
 typedef struct ht_chat_quotes { ht_text_span *spans; int32_t n; } ht_chat_quotes; /* room for 2 a message, and 1 */

@@ -17,6 +17,13 @@ static int find_format(const ht_tokenizer *t, const char *name, ht_chat_format *
     return ht_chat_detect(source, out, err);
 }
 
+static bool begins_with_bos(const ht_tokenizer *t, const ht_chat_prompt *p)
+{
+    ht_chat_format format;
+    return find_format(t, p->format, &format, NULL) == 0 &&
+           ht_chat_begins_with_bos(p->format ? NULL : ht_tokenizer_chat_template(t), format);
+}
+
 static int64_t render(const ht_tokenizer *t, const ht_chat_prompt *p, char *out, int64_t capacity, ht_chat_quotes *quotes,
                       ht_error *err)
 {
@@ -70,7 +77,7 @@ int64_t ht_chat_prompt_encode(const ht_tokenizer *t, const ht_chat_prompt *p, in
     text = ht_alloc((size_t)r, 1);
     r = quotes.spans && text ? render(t, p, text, r, &quotes, err) : ht_fail(err, -ENOMEM, "out of memory for a prompt");
     if (r >= 0) {
-        unsigned flags = HT_ENCODE_SPECIAL | (from ? 0 : HT_ENCODE_BOS);
+        unsigned flags = HT_ENCODE_SPECIAL | (from ? 0 : begins_with_bos(t, p) ? HT_ENCODE_BOS_ALWAYS : HT_ENCODE_BOS);
         move_quotes(&quotes, (size_t)from);
         r = ht_tokenizer_encode_quoted(t, text + from, (size_t)(r - from), flags, quotes.spans, quotes.n, ids, capacity, err);
     }

@@ -22,6 +22,7 @@ void ht_tokenizer_close(ht_tokenizer **t);
 enum {
     HT_ENCODE_BOS = 1,     /* put BOS in front if the model wants one */
     HT_ENCODE_SPECIAL = 2, /* control tokens spelled out in the text become their ids */
+    HT_ENCODE_BOS_ALWAYS = 4, /* put BOS in front if there is one, whatever the model wants */
 };
 /* Appends ids of text[0, bytes) to out, at most `capacity`; returns how many the text has (so a result above
  * capacity means "call again with room"), or a negative error. Invalid UTF-8 never fails: it is encoded by

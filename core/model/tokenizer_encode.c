@@ -239,7 +239,8 @@ int64_t ht_tokenizer_encode_quoted(const ht_tokenizer *t, const char *text, size
     int ret = 0;
     if (n_quotes) find_marks(&e, text, bytes, flags & HT_ENCODE_SPECIAL);
     if (bytes > INT32_MAX) return ht_fail(err, -E2BIG, "a text of %zu bytes is too long to encode at once", bytes);
-    if (flags & HT_ENCODE_BOS && t->adds_bos && t->bos >= 0) ht_merger_emit(&e.merger, t->bos);
+    bool bos = (flags & HT_ENCODE_BOS && t->adds_bos) || flags & HT_ENCODE_BOS_ALWAYS;
+    if (bos && t->bos >= 0) ht_merger_emit(&e.merger, t->bos);
     if (t->model == HT_MODEL_BYTES) ret = ht_split_call_open(&e.split, &t->split, err);
     if (ret == 0) ret = encode_text(&e, text, bytes, flags & HT_ENCODE_SPECIAL);
     if (t->model == HT_MODEL_BYTES) ht_split_call_close(&e.split);

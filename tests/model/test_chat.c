@@ -52,6 +52,9 @@ Test(chat, formats)
     expect(HT_CHAT_LLAMA2, NULL, dialogue, 4, true,
            "[INST] <<SYS>>\n S \n<</SYS>>\n\n a [/INST] b </s><s>[INST] c [/INST]");
     expect(HT_CHAT_MISTRAL, NULL, dialogue, 4, true, "[INST]  S \n\n a  [/INST] b</s>[INST] c [/INST]");
+    expect(HT_CHAT_MISTRAL_V01, NULL, dialogue, 4, true, "[INST]  S \n\n a  [/INST]b</s> [INST] c [/INST]");
+    expect(HT_CHAT_MISTRAL_V02, NULL, dialogue, 4, true, "[INST]  S \n\n a  [/INST]b</s>[INST] c [/INST]");
+    expect(HT_CHAT_MISTRAL_V1, NULL, dialogue, 4, true, " [INST]  S \n\n a  [/INST] b</s> [INST] c [/INST]");
     expect(HT_CHAT_PHI3, NULL, dialogue, 4, true,
            "<|system|>\n S <|end|>\n<|user|>\n a <|end|>\n<|assistant|>\nb<|end|>\n<|user|>\nc<|end|>\n<|assistant|>\n");
     expect(HT_CHAT_GEMMA, NULL, dialogue + 1, 3, true,
@@ -131,7 +134,10 @@ Test(chat, names_and_marks)
         {"<|im_start|> content.split('</think>')", HT_CHAT_QWEN3},
         {"'<|start_header_id|>' + message['role']", HT_CHAT_LLAMA3},
         {"'[INST] <<SYS>>' '[/INST]'", HT_CHAT_LLAMA2},
-        {"'[INST] ' + content + ' [/INST]'", HT_CHAT_MISTRAL},
+        {"'[INST] ' + content + ' [/INST]' ' ' + message['content']", HT_CHAT_MISTRAL},
+        {"'[INST] ' + content + ' [/INST]' message['content'] + eos_token + ' '", HT_CHAT_MISTRAL_V01},
+        {"'[INST] ' + content + ' [/INST]' message['content'] + eos_token", HT_CHAT_MISTRAL_V02},
+        {"' [INST] ' + content + ' [/INST]' ' ' + message['content']", HT_CHAT_MISTRAL_V1},
         {"'<|user|>' '<|end|>' '<|assistant|>'", HT_CHAT_PHI3},
         {"<start_of_turn>", HT_CHAT_GEMMA},
         {"\"[AVAILABLE_TOOLS][\" \"[INST]\" + m \"[/INST]\"", HT_CHAT_MISTRAL_TEKKEN},
@@ -212,4 +218,28 @@ Test(chat, a_default_system_message_that_is_hidden_must_be_given)
     prompt = (ht_chat_prompt){.messages = both, .n = 2, .open_answer = true};
     cr_assert_gt(ht_chat_prompt_render(t, &prompt, out, sizeof out, &err), 0);
     ht_tokenizer_close(&t);
+}
+
+Test(chat, bos_comes_from_the_template_too)
+{
+    static const struct { const char *source, *format; int32_t first; } cases[] = {
+        {"{{bos_token}}<|im_start|>", NULL, 260}, {"<|im_start|>", NULL, '<'}, {"<|im_start|>", "llama-3", 260},
+        {"{{bos_token}}", "chatml", '<'}, /* a format that is named counts instead of the model's own */
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        made_vocab m;
+        ht_tokenizer *t = NULL;
+        int32_t ids[256];
+        ht_error err = {0};
+        make_vocab(&m); /* its tokenizer adds no BOS by itself */
+        m.values[7].string = made_text(cases[i].source);
+        cr_assert_eq(ht_tokenizer_from_gguf(&t, &m.gguf, &err), 0, "%s", err.text);
+        ht_chat_prompt prompt = {.format = cases[i].format, .messages = question, .n = 1, .open_answer = true};
+        int64_t n = ht_chat_prompt_encode(t, &prompt, 0, ids, 256, &err);
+        cr_assert(n > 1 && n <= 256, "%s", err.text);
+        cr_assert_eq(ids[0], cases[i].first, "%d: %d", (int)i, ids[0]);
+        n = ht_chat_prompt_encode(t, &prompt, 1, ids, 256, &err); /* from the second byte on there is none */
+        cr_assert(n > 1 && ids[0] == '|', "%d: %d", (int)i, ids[0]);
+        ht_tokenizer_close(&t);
+    }
 }
