@@ -367,24 +367,25 @@ static void mark_end(ht_tokenizer *t, const cJSON *item)
     if (id_of(item, &id) == 0 && id < t->n) t->marks[id] |= HT_MARK_END;
 }
 
+/* Its own file goes before tokenizer_config.json, which older folders have it in. */
 static int read_chat_template(ht_tokenizer *t, const char *dir, const cJSON *config, ht_error *err)
 {
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(config, "chat_template"), *entry;
     const char *s = cJSON_GetStringValue(item);
     char path[PATH_MAX_HERE];
     size_t size;
+    snprintf(path, sizeof path, "%s/chat_template.jinja", dir);
+    int ret = read_text(path, 1 << 20, false, &t->chat_template, &size, err);
+    if (ret < 0 || t->chat_template) return ret;
     if (cJSON_IsArray(item)) {
         cJSON_ArrayForEach(entry, item)
         {
             if (!s || !strcmp(text_of(entry, "name"), "default")) s = text_of(entry, "template");
         }
     }
-    if (s) {
-        t->chat_template = ht_strdup(s);
-        return t->chat_template ? 0 : ht_fail(err, -ENOMEM, "tokenizer_config.json: no memory");
-    }
-    snprintf(path, sizeof path, "%s/chat_template.jinja", dir);
-    return read_text(path, 1 << 20, false, &t->chat_template, &size, err);
+    if (!s) return 0;
+    t->chat_template = ht_strdup(s);
+    return t->chat_template ? 0 : ht_fail(err, -ENOMEM, "tokenizer_config.json: no memory");
 }
 
 static int read_surroundings(ht_tokenizer *t, const char *dir, const cJSON *root, ht_error *err)

@@ -101,6 +101,10 @@ Test(tokenizer_hf, byte_level_with_its_surroundings)
     cr_assert(ht_tokenizer_is_end(f.t, 6));
     cr_assert_str_eq(ht_tokenizer_chat_template(f.t), "y");
     close_folder(&f);
+    write_file(&f, "chat_template.jinja", "z");
+    cr_assert_eq(open_folder(&f, &err), 0, "%s", err.text);
+    cr_assert_str_eq(ht_tokenizer_chat_template(f.t), "z", "its own file goes first");
+    close_folder(&f);
     cr_assert_gt(test_fail_each_allocation(open_folder, close_folder, &f), 20);
     test_temp_remove(f.path);
 }
