@@ -135,7 +135,8 @@ Test(usage, help_names_what_the_environment_leaves)
     static const char *const stop[] = {"HEARTH_STOP=x", "HEARTH_CHAT_TEMPLATE=klingon", NULL};
     spawned s = test_hearth(NULL, "help", "run"), none = test_hearth(NULL, "help", "inspect");
     char *except = strstr(s.out, "Options (not ");
-    cr_assert(except && strstr(except, "--stop") && strstr(except, "--prompt") && !strstr(except, "--chat-template"), "%s", s.out);
+    cr_assert(except && strstr(except, "--stop") && strstr(except, "--prompt"), "%s", s.out);
+    cr_assert(!strstr(except, "--chat-template"), "%s", except);
     cr_assert(strstr(none.out, "Options may also be set"), "%s", none.out);
     spawned_free(&s);
     spawned_free(&none);

@@ -41,7 +41,8 @@ Test(chat, formats)
            "<|end_header_id|>\n\nc<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n");
     expect(HT_CHAT_LLAMA31, NULL, question, 1, true,
            "<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n"
-           "<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n");
+           "<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|><|start_header_id|>assistant<|end_header_id|>"
+           "\n\n");
     expect(HT_CHAT_LLAMA31, NULL, dialogue, 4, false,
            "<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\nS"
            "<|eot_id|><|start_header_id|>user<|end_header_id|>\n\na<|eot_id|><|start_header_id|>assistant<|end_header_id|>"
@@ -70,14 +71,15 @@ Test(chat, formats)
     expect(HT_CHAT_PHI4_MINI, NULL, dialogue, 4, true,
            "<|system|> S <|end|><|user|> a <|end|><|assistant|>b<|end|><|user|>c<|end|><|assistant|>");
     expect(HT_CHAT_DEEPSEEK_CODER, NULL, question, 1, true,
-           "You are an AI programming assistant, utilizing the Deepseek Coder model, developed by Deepseek Company, and you only "
-           "answer questions related to computer science. For politically sensitive questions, security and privacy issues, and "
-           "other non-computer science questions, you will refuse to answer\n### Instruction:\nHi\n### Response:\n");
+           "You are an AI programming assistant, utilizing the Deepseek Coder model, developed by Deepseek Company, and you "
+           "only answer questions related to computer science. For politically sensitive questions, security and privacy "
+           "issues, and other non-computer science questions, you will refuse to answer\n### Instruction:\nHi\n### Response:\n");
     expect(HT_CHAT_DEEPSEEK_CODER, NULL, dialogue, 4, true,
            " S ### Instruction:\n a \n### Response:\nb\n<|EOT|>\n### Instruction:\nc\n### Response:\n");
     expect(HT_CHAT_STARCODER2, NULL, dialogue + 1, 3, true,
-           "You are an exceptionally intelligent coding assistant that consistently delivers accurate and reliable responses to "
-           "user instructions.\n\n### Instruction\n a \n\n### Response\nb<|endoftext|>\n\n### Instruction\nc\n\n### Response\n");
+           "You are an exceptionally intelligent coding assistant that consistently delivers accurate and reliable responses "
+           "to user instructions.\n\n### Instruction\n a \n\n### Response\nb<|endoftext|>\n\n### Instruction\nc\n\n"
+           "### Response\n");
     expect(HT_CHAT_NONE, NULL, question, 1, true, "Hi");
 }
 
@@ -92,7 +94,8 @@ Test(chat, quotes_are_what_messages_say)
         ht_chat_quotes quotes = {.spans = spans};
         int m = f == HT_CHAT_QWEN3 || f == HT_CHAT_QWEN3_THINKING ? 5 : 4; /* these keep thoughts, of the last answer */
         int first = f == HT_CHAT_STARCODER2; /* which has no system message */
-        int64_t n = ht_chat_render_quoted((ht_chat_format)f, NULL, all + first, m - first, true, out, sizeof out, &quotes, NULL);
+        int64_t n = ht_chat_render_quoted((ht_chat_format)f, NULL, all + first, m - first, true, out, sizeof out, &quotes,
+                                          NULL);
         cr_assert(n > 0 && quotes.n > 0 && quotes.n <= 11, "%s", ht_chat_name((ht_chat_format)f));
         size_t end = 0;
         for (int i = 0; i < quotes.n; i++) {
@@ -100,7 +103,8 @@ Test(chat, quotes_are_what_messages_say)
             end = spans[i].end;
             strncat(seen, out + spans[i].begin, end - spans[i].begin);
         }
-        for (const char *s = (m == 5 ? "SABCTD" : "SABC") + first; *s; s++) cr_expect(strchr(seen, *s), "%s: %s", ht_chat_name((ht_chat_format)f), seen);
+        for (const char *s = (m == 5 ? "SABCTD" : "SABC") + first; *s; s++)
+            cr_expect(strchr(seen, *s), "%s: %s", ht_chat_name((ht_chat_format)f), seen);
         cr_expect(!strstr(seen, "INST]") && !strstr(seen, "<|") && !strstr(seen, "turn>") && !strstr(seen, "</s>"), "%s", seen);
     }
 }
@@ -120,8 +124,8 @@ Test(chat, roles_without_a_place_are_named)
     cr_assert(strstr(err.text, "'system'"), "%s", err.text);
     cr_assert_eq(ht_chat_render(HT_CHAT_STARCODER2, NULL, dialogue, 4, true, out, 256, &err), -EINVAL);
     cr_assert(strstr(err.text, "message 1") && strstr(err.text, "'system'"), "%s", err.text);
-    cr_assert_eq(ht_chat_render(HT_CHAT_DEEPSEEK_CODER, NULL, (const message[]){{"user", "a"}, {"system", "b"}}, 2, true, out, 256,
-                                &err), -EINVAL);
+    static const message late[] = {{"user", "a"}, {"system", "b"}};
+    cr_assert_eq(ht_chat_render(HT_CHAT_DEEPSEEK_CODER, NULL, late, 2, true, out, 256, &err), -EINVAL);
     cr_assert(strstr(err.text, "message 2"), "%s", err.text);
     cr_assert_eq(ht_chat_render((ht_chat_format)99, NULL, twice, 1, true, out, 256, &err), -EINVAL);
 }
