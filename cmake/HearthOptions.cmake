@@ -43,7 +43,7 @@ endif()
 
 set(HEARTH_FLAGS_avx2 -mavx2 -mfma -mf16c -mbmi2)
 set(HEARTH_FLAGS_avx512 ${HEARTH_FLAGS_avx2} -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512vbmi
-    -mavx512bf16)
+    -mavx512bf16 -mavx512vbmi2 -mgfni)
 
 # hearth_module(name folder LINK libraries...): a static library hearth_<name> of all .c files in the folder.
 function(hearth_module name folder)

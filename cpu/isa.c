@@ -18,6 +18,8 @@ enum {
     LEAF7_EBX_AVX512DQ = 1u << 17,
     LEAF7_EBX_AVX512BW = 1u << 30,
     LEAF7_ECX_AVX512VBMI = 1u << 1,
+    LEAF7_ECX_AVX512VBMI2 = 1u << 6,
+    LEAF7_ECX_GFNI = 1u << 8,
     LEAF7_ECX_AVX512VNNI = 1u << 11,
     LEAF7_1_EAX_AVX512BF16 = 1u << 5,
     XCR0_AVX = 0x06,    /* SSE and AVX state */
@@ -51,7 +53,7 @@ ht_isa ht_isa_detect(void)
         return HT_ISA_REF;
     if (!has(xcr0, XCR0_AVX512) ||
         !has(b, LEAF7_EBX_AVX512F | LEAF7_EBX_AVX512DQ | LEAF7_EBX_AVX512BW | LEAF7_EBX_AVX512VL) ||
-        !has(c, LEAF7_ECX_AVX512VBMI | LEAF7_ECX_AVX512VNNI))
+        !has(c, LEAF7_ECX_AVX512VBMI | LEAF7_ECX_AVX512VBMI2 | LEAF7_ECX_AVX512VNNI | LEAF7_ECX_GFNI))
         return HT_ISA_AVX2;
     if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !has(a, LEAF7_1_EAX_AVX512BF16))
         return HT_ISA_AVX2;

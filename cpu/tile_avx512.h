@@ -44,6 +44,28 @@ TILE_INLINE void tile_prefetch(const char *next, size_t from, size_t to)
         _mm_prefetch((const char *)((uintptr_t)next + line), _MM_HINT_T1);
 }
 
+/* The i-th of n parts of what is prefetched while a group is multiplied. lines: the group's share of the later tile, 16
+ * times the group's bytes. The empty statements hold the prefetches where they stand: the compiler would gather all of a
+ * group, and such a burst is as bad as none (Q6_K, share of a streaming read: 33%, and 68% spread).
+ *
+ * Q6_K also takes the next group of two of the rows at `here` from L2 into L1 (the same: 82%). It goes to and fro in
+ * the four lines of a super-block; types that read a row from left to right gain nothing. */
+TILE_INLINE void tile_prefetch_part(ht_type type, uintptr_t lines, const tile_rows *here, int i, int n)
+{
+    const size_t bytes = unpack_group_bytes(type), all = (TILE_ROWS * bytes + 63) / 64;
+    const size_t begin = all * (size_t)i / (size_t)n, end = all * (size_t)(i + 1) / (size_t)n;
+    __asm__ volatile("");
+    TILE_UNROLL for (size_t line = begin; line < end; line++)
+        _mm_prefetch((const char *)(lines + 64 * line), _MM_HINT_T1);
+    if (type == HT_Q6_K) {
+        TILE_UNROLL for (size_t back = 1; back < bytes; back += 64) {
+            _mm_prefetch((const char *)((uintptr_t)tile_row(here, 2 * i) + 2 * bytes - back), _MM_HINT_T0);
+            _mm_prefetch((const char *)((uintptr_t)tile_row(here, 2 * i + 1) + 2 * bytes - back), _MM_HINT_T0);
+        }
+    }
+    __asm__ volatile("");
+}
+
 typedef struct tile_type {
     ht_type type;
     /* acc lane r += row r . one column, over `blocks` blocks. next: see tile_prefetch. */
@@ -94,32 +116,31 @@ TILE_INLINE __m512i column_dword(const int8_t *q)
     return _mm512_set1_epi32(v);
 }
 
-/* start + sum of w[i] . q, four vectors. `wide`: as two chains, since a chain of eight products waits for most of its
- * time, and with a single column there is little else to do (integer sums: the same bits). */
-TILE_INLINE __m512i column_sum(bool wide, const __m512i *w, const int8_t *q, __m512i start)
+/* start + sum of w[i] . q, four vectors. */
+TILE_INLINE __m512i column_sum(const __m512i *w, const int8_t *q, __m512i start)
 {
-    __m512i a = _mm512_dpbusd_epi32(start, w[0], column_dword(q));
-    __m512i b = _mm512_dpbusd_epi32(wide ? _mm512_setzero_si512() : a, w[1], column_dword(q + 4));
-    a = _mm512_dpbusd_epi32(wide ? a : b, w[2], column_dword(q + 8));
-    b = _mm512_dpbusd_epi32(wide ? b : a, w[3], column_dword(q + 12));
-    return wide ? _mm512_add_epi32(a, b) : b;
+    TILE_UNROLL for (int i = 0; i < 4; i++)
+        start = _mm512_dpbusd_epi32(start, w[i], column_dword(q + 4 * i));
+    return start;
 }
 
 /* acc += one block (16 rows, 32) . 32 values of a column. This is the one order of F32 sums of both classes. shift: by
- * how many bits the weights are too high (with `wide` only); integer sums of such are exact multiples. */
+ * how many bits the weights are too high (with `wide` only); integer sums of such are exact multiples. `wide`: as two
+ * chains, since a chain of eight products waits for most of its time, and with a single column there is little else to do
+ * (integer sums: the same bits). */
 TILE_INLINE __m512 block_column(bool wide, bool halves, bool has_min, const __m512i w[8], const __m512 d[2],
                                 const __m512 m[2], const int shift[2], const int8_t *q, float scale,
                                 const tile_aux *aux, int64_t aux_stride, __m512 acc)
 {
     const __m512i start = has_min ? _mm512_setzero_si512() : _mm512_set1_epi32(aux[0].i);
-    __m512i low = column_sum(wide, w, q, shift[0] ? _mm512_setzero_si512() : start), high = low;
+    __m512i low = column_sum(w, q, shift[0] ? _mm512_setzero_si512() : start), high = low;
     if (shift[0] && (halves || shift[0] != shift[1]))
         low = _mm512_srai_epi32(low, (unsigned)shift[0]);
     if (halves)
         high = has_min || shift[1] ? _mm512_setzero_si512() : _mm512_set1_epi32(aux[aux_stride].i);
     else if (wide)
         high = _mm512_setzero_si512();
-    high = column_sum(wide, w + 4, q + 16, high);
+    high = column_sum(w + 4, q + 16, high);
     if (wide && !halves && shift[0] == shift[1])
         high = _mm512_add_epi32(high, low);
     if (shift[1])

@@ -6,8 +6,8 @@
 
 #if defined(__AVX512VBMI__)
 
-/* Runs `body` for each block: of the group `group` at `here`, whose first block is `first`, the block b. */
-#define TILE_BLOCKS(type, body)                                                                                    \
+/* Runs `body` for each group `group` at `here`, whose first block is `first`. */
+#define TILE_GROUPS(type, body)                                                                                    \
     tile_aside aside;                                                                                              \
     tile_rows here;                                                                                                \
     for (int64_t first = 0; first < blocks;) {                                                                     \
@@ -15,29 +15,58 @@
         for (; groups > 0; groups--, at += unpack_group_bytes(type), first += unpack_group_blocks(type)) {         \
             tile_group group;                                                                                      \
             unpack_scales(type, &here, 0, &group);                                                                 \
-            TILE_UNROLL for (int i = 0; i < unpack_group_blocks(type); i++) {                                      \
-                const int b = unpack_order(type, i);                                                               \
-                if (unpack_is_small(type) && b > 0 && b >= blocks - first)                                         \
-                    break;                                                                                         \
-                tile_block w;                                                                                      \
-                body                                                                                               \
-            }                                                                                                      \
+            body                                                                                                   \
             tile_advance(type, &here);                                                                             \
         }                                                                                                          \
     }
 
+/* Runs `body` for each block: the block b of such a group, unpacked to w. */
+#define TILE_BLOCKS(type, body)                                                                                    \
+    TILE_GROUPS(type, {                                                                                            \
+        tile_turned turned;                                                                                        \
+        TILE_UNROLL for (int i = 0; i < unpack_group_blocks(type); i++) {                                          \
+            const int b = unpack_order(type, i);                                                                   \
+            if (unpack_is_small(type) && b > 0 && b >= blocks - first)                                             \
+                break;                                                                                             \
+            if (i % unpack_share(type) == 0)                                                                       \
+                turn_block(type, &here, b, &group, &turned);                                                       \
+            tile_block w;                                                                                          \
+            unpack_block(type, false, &turned, &group, b, &w);                                                     \
+            body                                                                                                   \
+        }                                                                                                          \
+    })
+
+/* Blocks are turned while those before are multiplied: a block is one chain of instructions that wait for each other, and
+ * what the CPU looks ahead is little more than a block. (Zen 4, in L2, GB/s: IQ4_XS 29.9 without, 32.8 with it.) Not so
+ * types that would take more registers than there are, and that keep bits of several blocks in the group. At a row's end
+ * this turns up to one block of what tile_take allows to be read. */
+TILE_INLINE bool tile_turns_ahead(ht_type type) { return unpack_is_small(type) || type == HT_Q4_K || type == HT_IQ4_XS; }
+
 TILE_INLINE void tile_one(ht_type type, const tile_source *source, const char *next, const int8_t *q,
                           const float *d, const tile_aux *aux, int64_t blocks, __m512 *out)
 {
-    const size_t bytes = unpack_group_bytes(type), n = (size_t)unpack_group_blocks(type);
+    const int n = unpack_group_blocks(type), share = unpack_share(type), ahead = tile_turns_ahead(type) ? share : 0;
     const int halves = unpack_halves(type) ? 2 : 1;
+    uintptr_t lines = (uintptr_t)next;
     __m512 acc = *out;
     size_t at = 0;
-    TILE_BLOCKS(type, {
-        tile_prefetch(next, at + (size_t)i * bytes / n, at + (size_t)(i + 1) * bytes / n);
-        unpack_block(type, true, &here, &group, b, &w);
-        acc = block_column(true, unpack_halves(type), unpack_has_min(type), w.w, w.d, w.m, w.shift,
-                           q + HT_QK * (first + b), d[first + b], aux + (first + b) * halves, 1, acc);
+    TILE_GROUPS(type, {
+        tile_turned turned[2];
+        if (ahead > 0)
+            turn_block(type, &here, 0, &group, &turned[0]);
+        TILE_UNROLL for (int i = 0; i < n; i++) {
+            const int b = unpack_order(type, i);
+            if (unpack_is_small(type) && b > 0 && b >= blocks - first)
+                break;
+            tile_prefetch_part(type, lines, &here, i, n);
+            if (i % share == 0 && i + ahead < n)
+                turn_block(type, &here, unpack_order(type, i + ahead), &group, &turned[(i + ahead) / share % 2]);
+            tile_block w;
+            unpack_block(type, true, &turned[i / share % 2], &group, b, &w);
+            acc = block_column(true, unpack_halves(type), unpack_has_min(type), w.w, w.d, w.m, w.shift,
+                               q + HT_QK * (first + b), d[first + b], aux + (first + b) * halves, 1, acc);
+        }
+        lines += TILE_ROWS * unpack_group_bytes(type);
     })
     *out = acc;
 }
@@ -46,7 +75,6 @@ TILE_INLINE void tile_store(ht_type type, const tile_source *source, size_t at, 
 {
     const bool halves = unpack_halves(type), has_min = unpack_has_min(type);
     TILE_BLOCKS(type, {
-        unpack_block(type, false, &here, &group, b, &w);
         __m512i *o = out + (first + b) * stored_vectors(halves, has_min);
         TILE_UNROLL for (int j = 0; j < 8; j++)
             _mm512_store_si512(o + j, w.w[j]);
@@ -63,7 +91,6 @@ TILE_INLINE void tile_store(ht_type type, const tile_source *source, size_t at, 
 TILE_INLINE void tile_floats(ht_type type, const tile_source *source, size_t at, int64_t blocks, float *out)
 {
     TILE_BLOCKS(type, {
-        unpack_block(type, false, &here, &group, b, &w);
         TILE_UNROLL for (int k = 0; k < HT_QK; k++) {
             int h = unpack_halves(type) ? k / 16 : 0;
             __m512i q = _mm512_sub_epi8(w.w[k / 4], _mm512_set1_epi8((char)unpack_offset(type)));

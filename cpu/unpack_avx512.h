@@ -29,14 +29,31 @@
 enum { TILE_ROWS = 16 };
 
 /* Where a group of each row begins: base[r / 4] + r % 4 * stride. Sixteen pointers would not fit into the registers. */
-typedef struct tile_rows { const uint8_t *base[TILE_ROWS / 4]; size_t stride; } tile_rows;
-TILE_INLINE const uint8_t *tile_row(const tile_rows *t, int r) { return t->base[r / 4] + (size_t)(r % 4) * t->stride; }
+typedef struct tile_rows { const uint8_t *base[TILE_ROWS / 4]; size_t stride, stride3; } tile_rows;
+TILE_INLINE const uint8_t *tile_row(const tile_rows *t, int r)
+{
+    return t->base[r / 4] + (r % 4 == 3 ? t->stride3 : (size_t)(r % 4) * t->stride);
+}
+/* The same rows, with strides that the compiler takes for others: it would keep their sums with every offset, in memory. */
+TILE_INLINE tile_rows tile_afresh(const tile_rows *t)
+{
+    tile_rows afresh = *t;
+    __asm__("" : "+r"(afresh.stride), "+r"(afresh.stride3));
+    return afresh;
+}
 
 /* Scales of a group, turned: what unpack_block picks from. Which fields are used depends on the type. */
 typedef struct tile_group {
     __m512 d, dmin;     /* scales of a super-block */
     __m512i s[4], m[2]; /* scales by sub-block, four to a dword; or F16 scales of small blocks, 16 rows each */
+    __m512i more[8];    /* turned, and of several blocks: their further bits; or the rest of a pair (turn_block) */
 } tile_group;
+
+/* What blocks are made of, turned but not yet taken apart. */
+typedef struct tile_turned {
+    __m512i t[8];
+    __m512i d, high; /* Q5_0 and Q5_1: the dwords of scales and of fifth bits */
+} tile_turned;
 
 typedef struct tile_block {
     __m512i w[8];
@@ -63,13 +80,13 @@ TILE_INLINE bool unpack_halves(ht_type type)
 {
     return type == HT_Q6_K || type == HT_Q3_K || type == HT_Q2_K;
 }
-/* Blocks of 32 in a group, and a group's bytes. Groups of small blocks are as long as one 64-byte load finds scales. */
+/* Blocks of 32 in a group, and a group's bytes. Groups of small blocks are as long as one 64-byte load finds scales, or
+ * (Q5_0, Q5_1) two pairs. */
 TILE_INLINE int unpack_group_blocks(ht_type type)
 {
     switch (type) {
-    case HT_Q4_0: case HT_IQ4_NL: case HT_Q4_1: return 4;
+    case HT_Q4_0: case HT_IQ4_NL: case HT_Q4_1: case HT_Q5_0: case HT_Q5_1: return 4;
     case HT_Q8_0: return 2;
-    case HT_Q5_0: case HT_Q5_1: return 1;
     default: return HT_QK_K / HT_QK;
     }
 }
@@ -79,8 +96,8 @@ TILE_INLINE size_t unpack_group_bytes(ht_type type)
     case HT_Q4_0: return 4 * sizeof(ht_block_q4_0);
     case HT_IQ4_NL: return 4 * sizeof(ht_block_iq4_nl);
     case HT_Q4_1: return 4 * sizeof(ht_block_q4_1);
-    case HT_Q5_0: return sizeof(ht_block_q5_0);
-    case HT_Q5_1: return sizeof(ht_block_q5_1);
+    case HT_Q5_0: return 4 * sizeof(ht_block_q5_0);
+    case HT_Q5_1: return 4 * sizeof(ht_block_q5_1);
     case HT_Q8_0: return 2 * sizeof(ht_block_q8_0);
     case HT_Q2_K: return sizeof(ht_block_q2_k);
     case HT_Q3_K: return sizeof(ht_block_q3_k);
@@ -94,6 +111,11 @@ TILE_INLINE size_t unpack_group_bytes(ht_type type)
 TILE_INLINE int unpack_order(ht_type type, int i)
 {
     return unpack_halves(type) && !unpack_has_min(type) ? (i & 4) | (i & 1) << 1 | (i >> 1 & 1) : i;
+}
+/* How many neighbours (in that order) are made of the same bytes. */
+TILE_INLINE int unpack_share(ht_type type)
+{
+    return type == HT_Q2_K || type == HT_Q3_K ? 4 : type == HT_Q4_K || type == HT_Q5_K || type == HT_Q6_K ? 2 : 1;
 }
 TILE_INLINE bool unpack_is_small(ht_type type) { return unpack_group_blocks(type) < HT_QK_K / HT_QK; }
 
@@ -111,8 +133,9 @@ TILE_INLINE void turn4(const __m512i v[4], __m512i t[4])
 }
 
 /* 16 bytes at `at` of each row: t[j] lane r = dword j of row r. */
-TILE_INLINE void turn_16_bytes(const tile_rows *tile, size_t at, __m512i t[4])
+TILE_INLINE void turn_16_bytes(const tile_rows *rows, size_t at, __m512i t[4])
 {
+    const tile_rows afresh = tile_afresh(rows), *tile = &afresh;
     __m512i v[4];
     TILE_UNROLL for (int m = 0; m < 4; m++) {
 #define ROW(r) _mm_loadu_si128((const __m128i *)(tile_row(tile, r) + at))
@@ -125,8 +148,9 @@ TILE_INLINE void turn_16_bytes(const tile_rows *tile, size_t at, __m512i t[4])
 }
 
 /* 32 bytes of each row: t[j] lane r = dword j of row r, j < 8. */
-TILE_INLINE void turn_32_bytes(const tile_rows *tile, size_t at, __m512i t[8])
+TILE_INLINE void turn_32_bytes(const tile_rows *rows, size_t at, __m512i t[8])
 {
+    const tile_rows afresh = tile_afresh(rows), *tile = &afresh;
     __m512i u[2][4];
     TILE_UNROLL for (int h = 0; h < 2; h++) {
         __m512i v[4];
@@ -161,24 +185,29 @@ TILE_INLINE __m512 turn_half(const tile_rows *tile, size_t at)
     return _mm512_cvtph_ps(h);
 }
 
+TILE_INLINE __m512i or_3(__m512i a, __m512i b, __m512i c) { return _mm512_ternarylogic_epi32(a, b, c, 0xfe); }
+
 TILE_INLINE __m512i load_group_line(const tile_rows *tile, int r, size_t at)
 {
     return _mm512_loadu_si512(tile_row(tile, r) + at);
 }
 
-/* F16 scales of four blocks that lie `words` 16-bit words apart: s[b], 16 rows in the lower half. The rows' words are
- * merged by masked permutes: row r of a half tile goes to words r, 8 + r, 16 + r, 24 + r. */
+/* F16 scales of four blocks that lie `words` 16-bit words apart: s[b], 16 rows in the lower half. The words of rows r and
+ * r + 1 of a half tile go to words r and r + 1, 8 + r and 9 + r, ... */
 TILE_INLINE void turn_halves_of_4(const tile_rows *tile, size_t at, int words, __m512i s[4])
 {
-    const __m512i index = _mm512_inserti64x4(
+    const __m512i odd = _mm512_set1_epi32(32 << 16); /* of the second row */
+    const __m512i index = _mm512_or_si512(odd, _mm512_inserti64x4(
         _mm512_castsi256_si512(_mm256_inserti128_si256(_mm256_setzero_si256(), _mm_set1_epi16((short)words), 1)),
-        _mm256_inserti128_si256(_mm256_set1_epi16((short)(2 * words)), _mm_set1_epi16((short)(3 * words)), 1), 1);
-    __m512i low = _mm512_setzero_si512(), high = low;
-    TILE_UNROLL for (int r = 0; r < 8; r++) {
-        __mmask32 k = (__mmask32)(0x01010101u << r);
-        low = _mm512_mask_permutexvar_epi16(low, k, index, load_group_line(tile, r, at));
-        high = _mm512_mask_permutexvar_epi16(high, k, index, load_group_line(tile, 8 + r, at));
+        _mm256_inserti128_si256(_mm256_set1_epi16((short)(2 * words)), _mm_set1_epi16((short)(3 * words)), 1), 1));
+    __m512i pair[8];
+    TILE_UNROLL for (int r = 0; r < TILE_ROWS; r += 2) {
+        const __mmask32 k = (__mmask32)(0x03030303u << r % 8);
+        pair[r / 2] = _mm512_maskz_permutex2var_epi16(k, load_group_line(tile, r, at), index,
+                                                      load_group_line(tile, r + 1, at));
     }
+    __m512i low = _mm512_or_si512(or_3(pair[0], pair[1], pair[2]), pair[3]);
+    __m512i high = _mm512_or_si512(or_3(pair[4], pair[5], pair[6]), pair[7]);
     const __m512i first = _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0);
     const __m512i last = _mm512_set_epi64(15, 14, 7, 6, 13, 12, 5, 4);
     __m512i a = _mm512_permutex2var_epi64(low, first, high), b = _mm512_permutex2var_epi64(low, last, high);
@@ -332,14 +361,104 @@ TILE_INLINE void unpack_scales(ht_type type, const tile_rows *tile, size_t at, t
 
 /* ---- weights of a block ------------------------------------------------------------------------------------- */
 
+/* Loads and turns what block b (a constant) is made of. What several blocks share is turned with the first of them, in the
+ * order of unpack_order, by the same `g` and, as unpack_share says, the same `o`. */
+TILE_INLINE void turn_block(ht_type type, const tile_rows *tile, int b, tile_group *g, tile_turned *o)
+{
+    const size_t i = (size_t)b;
+    __m512i t[4];
+    switch (type) {
+    case HT_Q4_0: case HT_IQ4_NL:
+        turn_16_bytes(tile, i * sizeof(ht_block_q4_0) + offsetof(ht_block_q4_0, qs), o->t);
+        break;
+    case HT_Q4_1:
+        turn_16_bytes(tile, i * sizeof(ht_block_q4_1) + offsetof(ht_block_q4_1, qs), o->t);
+        break;
+    case HT_Q5_0:
+        /* A pair is 11 dwords: half of one is d, then follow qh and qs, half a dword off; the second block is not off. */
+        if (b % 2 == 0) {
+            turn_16_bytes(tile, i * sizeof(ht_block_q5_0), t);
+            turn_16_bytes(tile, i * sizeof(ht_block_q5_0) + 16, g->more);
+            o->d = t[0];
+            o->high = _mm512_shrdi_epi32(t[0], t[1], 16);
+            o->t[0] = _mm512_shrdi_epi32(t[1], t[2], 16);
+            o->t[1] = _mm512_shrdi_epi32(t[2], t[3], 16);
+            o->t[2] = _mm512_shrdi_epi32(t[3], g->more[0], 16);
+            o->t[3] = _mm512_shrdi_epi32(g->more[0], g->more[1], 16);
+        } else {
+            o->d = _mm512_srli_epi32(g->more[1], 16);
+            o->high = g->more[2];
+            turn_16_bytes(tile, i * sizeof(ht_block_q5_0) + offsetof(ht_block_q5_0, qs), o->t);
+        }
+        break;
+    case HT_Q5_1:
+        /* A pair is 12 dwords. */
+        if (b % 2 == 0) {
+            turn_16_bytes(tile, i * sizeof(ht_block_q5_1), t);
+            turn_16_bytes(tile, i * sizeof(ht_block_q5_1) + 16, g->more);
+            o->d = t[0], o->high = t[1];
+            o->t[0] = t[2], o->t[1] = t[3], o->t[2] = g->more[0], o->t[3] = g->more[1];
+        } else {
+            o->d = g->more[2], o->high = g->more[3];
+            turn_16_bytes(tile, i * sizeof(ht_block_q5_1) + offsetof(ht_block_q5_1, qs), o->t);
+        }
+        break;
+    case HT_Q8_0:
+        turn_32_bytes(tile, i * sizeof(ht_block_q8_0) + offsetof(ht_block_q8_0, qs), o->t);
+        break;
+    case HT_Q2_K:
+        turn_32_bytes(tile, offsetof(ht_block_q2_k, qs) + 32 * (i / 4), o->t);
+        break;
+    case HT_Q3_K:
+        if (b == 0)
+            turn_32_bytes(tile, offsetof(ht_block_q3_k, hmask), g->more);
+        turn_32_bytes(tile, offsetof(ht_block_q3_k, qs) + 32 * (i / 4), o->t);
+        break;
+    case HT_Q4_K:
+        turn_32_bytes(tile, offsetof(ht_block_q4_k, qs) + 32 * (i / 2), o->t);
+        break;
+    case HT_Q5_K:
+        if (b == 0)
+            turn_32_bytes(tile, offsetof(ht_block_q5_k, qh), g->more);
+        turn_32_bytes(tile, offsetof(ht_block_q5_k, qs) + 32 * (i / 2), o->t);
+        break;
+    case HT_Q6_K:
+        if (b % 4 == 0)
+            turn_32_bytes(tile, offsetof(ht_block_q6_k, qh) + 32 * (i / 4), g->more);
+        turn_32_bytes(tile, 64 * (i / 4) + 32 * (i % 2), o->t);
+        break;
+    default: /* HT_IQ4_XS */
+        turn_16_bytes(tile, offsetof(ht_block_iq4_xs, qs) + 16 * i, o->t);
+        break;
+    }
+}
+
 TILE_INLINE __m512i and_bits(__m512i v, int mask) { return _mm512_and_si512(v, _mm512_set1_epi8((char)mask)); }
+/* low | (high & mask) */
+TILE_INLINE __m512i or_bits(__m512i low, __m512i high, int mask)
+{
+    return _mm512_ternarylogic_epi32(low, high, _mm512_set1_epi8((char)mask), 0xf8);
+}
+/* The low nibble of each byte of `low`, the high one of `high`. */
+TILE_INLINE __m512i join_nibbles(__m512i low, __m512i high)
+{
+    return _mm512_ternarylogic_epi32(high, low, _mm512_set1_epi8(15), 0xd8);
+}
+/* Of each byte, n bits from bit `from` on, moved to bit `to` on; zeros around them. */
+TILE_INLINE __m512i move_bits(__m512i v, int from, int n, int to)
+{
+    uint64_t matrix = 0; /* byte 7 - i: the bits whose sum modulo 2 becomes bit i */
+    for (int i = 0; i < n; i++)
+        matrix |= (uint64_t)1 << (8 * (7 - (to + i)) + from + i);
+    return _mm512_gf2p8affine_epi64_epi8(v, _mm512_set1_epi64((long long)matrix), 0);
+}
 
 /* 16 bytes of nibbles: low ones are elements 0..15, high ones 16..31. Raw: those stay where they are. */
 TILE_INLINE void nibbles_16(bool raw, const __m512i t[4], tile_block *o)
 {
     TILE_UNROLL for (int i = 0; i < 4; i++) {
         o->w[i] = and_bits(t[i], 15);
-        o->w[4 + i] = raw ? and_bits(t[i], 0xf0) : low_bits(t[i], 4, 15);
+        o->w[4 + i] = raw ? and_bits(t[i], 0xf0) : move_bits(t[i], 4, 4, 0);
     }
     o->shift[1] = raw ? 4 : 0;
 }
@@ -352,8 +471,7 @@ TILE_INLINE void fifth_bits(__m512i qh, __m512i w[8])
     TILE_UNROLL for (int i = 0; i < 8; i++) {
         uint64_t shift = (low | high << 32) + all * (uint64_t)(4 * i);
         __m512i at = _mm512_set1_epi64((long long)((shift + all * 60) & (all * 63)));
-        __m512i bits = _mm512_multishift_epi64_epi8(at, qh);
-        w[i] = _mm512_ternarylogic_epi32(w[i], bits, _mm512_set1_epi8(16), 0xf8); /* a | (b & c) */
+        w[i] = or_bits(w[i], _mm512_multishift_epi64_epi8(at, qh), 16);
     }
 }
 
@@ -368,99 +486,76 @@ TILE_INLINE void iq4_values(const __m512i t[4], __m512i w[8])
     }
 }
 
-TILE_INLINE void unpack_small(ht_type type, bool raw, const tile_rows *tile, size_t at, const tile_group *g, int b,
-                              tile_block *o)
+TILE_INLINE void unpack_small(ht_type type, bool raw, const tile_turned *from, const tile_group *g, int b, tile_block *o)
 {
-    __m512i t[8];
+    const __m512i *t = from->t;
     switch (type) {
-    case HT_Q4_0: case HT_IQ4_NL:
-        turn_16_bytes(tile, at + (size_t)b * sizeof(ht_block_q4_0) + 2, t);
-        if (type == HT_IQ4_NL)
-            iq4_values(t, o->w);
-        else
-            nibbles_16(raw, t, o);
+    case HT_Q4_0:
+        nibbles_16(raw, t, o);
+        o->d[0] = lower_to_ps(g->s[b]);
+        break;
+    case HT_IQ4_NL:
+        iq4_values(t, o->w);
         o->d[0] = lower_to_ps(g->s[b]);
         break;
     case HT_Q4_1:
-        turn_16_bytes(tile, at + (size_t)b * sizeof(ht_block_q4_1) + 4, t);
         nibbles_16(raw, t, o);
         o->d[0] = low_halves(g->s[b]);
         o->m[0] = high_halves(g->s[b]);
         break;
-    case HT_Q5_0:
-        /* bytes 0..15 begin with d and qh, bytes 6..21 are qs */
-        turn_16_bytes(tile, at + (size_t)b * sizeof(ht_block_q5_0), t);
-        turn_16_bytes(tile, at + (size_t)b * sizeof(ht_block_q5_0) + 6, t + 4);
-        nibbles_16(false, t + 4, o);
-        fifth_bits(_mm512_or_si512(_mm512_srli_epi32(t[0], 16), _mm512_slli_epi32(t[1], 16)), o->w);
-        o->d[0] = low_halves(t[0]);
-        break;
-    case HT_Q5_1:
-        turn_16_bytes(tile, at + (size_t)b * sizeof(ht_block_q5_1), t);
-        turn_16_bytes(tile, at + (size_t)b * sizeof(ht_block_q5_1) + 8, t + 4);
-        nibbles_16(false, t + 4, o);
-        fifth_bits(t[1], o->w);
-        o->d[0] = low_halves(t[0]);
-        o->m[0] = high_halves(t[0]);
+    case HT_Q5_0: case HT_Q5_1:
+        nibbles_16(false, t, o);
+        fifth_bits(from->high, o->w);
+        o->d[0] = low_halves(from->d);
+        if (type == HT_Q5_1)
+            o->m[0] = high_halves(from->d);
         break;
     default: /* HT_Q8_0 */
-        turn_32_bytes(tile, at + (size_t)b * sizeof(ht_block_q8_0) + 2, o->w);
         TILE_UNROLL for (int i = 0; i < 8; i++)
-            o->w[i] = _mm512_xor_si512(o->w[i], _mm512_set1_epi8(-128));
+            o->w[i] = _mm512_xor_si512(t[i], _mm512_set1_epi8(-128));
         o->d[0] = lower_to_ps(g->s[b]);
         break;
     }
 }
 
-/* `mask` of each byte of 32 bytes, from bit `shift` on. */
-TILE_INLINE void bits_32(bool raw, const tile_rows *tile, size_t at, int shift, int mask, tile_block *o)
+/* `mask` of each byte, from bit `shift` on. */
+TILE_INLINE void bits_32(bool raw, const __m512i t[8], int shift, int mask, tile_block *o)
 {
-    __m512i t[8];
-    turn_32_bytes(tile, at, t);
     TILE_UNROLL for (int i = 0; i < 8; i++)
         o->w[i] = raw ? and_bits(t[i], mask << shift) : low_bits(t[i], shift, mask);
     o->shift[0] = o->shift[1] = raw ? shift : 0;
 }
 
-TILE_INLINE void unpack_super(ht_type type, bool raw, const tile_rows *tile, size_t at, const tile_group *g, int b,
-                              tile_block *o)
+TILE_INLINE void unpack_super(ht_type type, bool raw, const tile_turned *from, const tile_group *g, int b, tile_block *o)
 {
-    __m512i t[8];
+    const __m512i *t = from->t, *more = g->more;
     switch (type) {
-    case HT_Q4_K: case HT_Q5_K: {
-        size_t qs = type == HT_Q4_K ? offsetof(ht_block_q4_k, qs) : offsetof(ht_block_q5_k, qs);
-        bits_32(raw && type == HT_Q4_K, tile, at + qs + 32 * (size_t)(b / 2), 4 * (b % 2), 15, o);
-        if (type == HT_Q5_K) {
-            turn_32_bytes(tile, at + offsetof(ht_block_q5_k, qh), t);
-            TILE_UNROLL for (int i = 0; i < 8; i++) {
-                __m512i bit = b < 4 ? _mm512_slli_epi32(t[i], (unsigned)(b < 4 ? 4 - b : 0))
-                                    : _mm512_srli_epi32(t[i], (unsigned)(b < 4 ? 0 : b - 4));
-                o->w[i] = _mm512_ternarylogic_epi32(o->w[i], bit, _mm512_set1_epi8(16), 0xf8);
-            }
+    case HT_Q4_K: case HT_Q5_K:
+        if (type == HT_Q4_K) {
+            bits_32(raw, t, 4 * (b % 2), 15, o);
+        } else {
+            TILE_UNROLL for (int i = 0; i < 8; i++)
+                o->w[i] = join_nibbles(b % 2 == 0 ? t[i] : _mm512_srli_epi32(t[i], 4), move_bits(more[i], b, 1, 4));
         }
         o->d[0] = _mm512_mul_ps(g->d, scale_u8(g->s, b));
         o->m[0] = _mm512_mul_ps(g->dmin, scale_u8(g->m, b));
         break;
-    }
-    case HT_Q6_K: {
-        size_t half = (size_t)(b / 4);
-        bits_32(false, tile, at + 64 * half + 32 * (size_t)(b % 2), 4 * (b % 4 / 2), 15, o);
-        turn_32_bytes(tile, at + offsetof(ht_block_q6_k, qh) + 32 * half, t);
+    case HT_Q6_K:
         TILE_UNROLL for (int i = 0; i < 8; i++) {
-            __m512i bits = b % 4 < 2 ? _mm512_slli_epi32(t[i], b % 4 == 0 ? 4 : 2)
-                                     : _mm512_srli_epi32(t[i], b % 4 == 2 ? 0 : 2);
-            o->w[i] = _mm512_ternarylogic_epi32(o->w[i], bits, _mm512_set1_epi8(48), 0xf8);
+            if (b % 4 == 2) /* its high bits are where they belong */
+                o->w[i] = or_bits(move_bits(t[i], 4, 4, 0), more[i], 48);
+            else
+                o->w[i] = join_nibbles(b % 4 < 2 ? t[i] : _mm512_srli_epi32(t[i], 4), move_bits(more[i], 2 * (b % 4), 2, 4));
         }
         o->d[0] = _mm512_mul_ps(g->d, scale_s8(g->s, 2 * b));
         o->d[1] = _mm512_mul_ps(g->d, scale_s8(g->s, 2 * b + 1));
         break;
-    }
     case HT_Q2_K: {
         const __m512i low[4] = {low_bits(g->s[0], 0, 15), low_bits(g->s[1], 0, 15), low_bits(g->s[2], 0, 15),
                                 low_bits(g->s[3], 0, 15)};
         const __m512i high[4] = {low_bits(g->s[0], 4, 15), low_bits(g->s[1], 4, 15), low_bits(g->s[2], 4, 15),
                                  low_bits(g->s[3], 4, 15)};
-        bits_32(raw, tile, at + offsetof(ht_block_q2_k, qs) + 32 * (size_t)(b / 4), 2 * (b % 4), 3, o);
+        bits_32(raw, t, 2 * (b % 4), 3, o);
         TILE_UNROLL for (int h = 0; h < 2; h++) {
             o->d[h] = _mm512_mul_ps(g->d, scale_u8(low, 2 * b + h));
             o->m[h] = _mm512_mul_ps(g->dmin, scale_u8(high, 2 * b + h));
@@ -468,32 +563,30 @@ TILE_INLINE void unpack_super(ht_type type, bool raw, const tile_rows *tile, siz
         break;
     }
     case HT_Q3_K:
-        bits_32(false, tile, at + offsetof(ht_block_q3_k, qs) + 32 * (size_t)(b / 4), 2 * (b % 4), 3, o);
-        turn_32_bytes(tile, at, t); /* hmask */
+        bits_32(false, t, 2 * (b % 4), 3, o);
         TILE_UNROLL for (int i = 0; i < 8; i++) {
-            __m512i bit = b < 2 ? _mm512_slli_epi32(t[i], (unsigned)(b < 2 ? 2 - b : 0))
-                                : _mm512_srli_epi32(t[i], (unsigned)(b < 2 ? 0 : b - 2));
-            o->w[i] = _mm512_ternarylogic_epi32(o->w[i], bit, _mm512_set1_epi8(4), 0xf8);
+            __m512i bit = b < 2 ? _mm512_slli_epi32(more[i], (unsigned)(b < 2 ? 2 - b : 0))
+                                : _mm512_srli_epi32(more[i], (unsigned)(b < 2 ? 0 : b - 2));
+            o->w[i] = or_bits(o->w[i], bit, 4);
         }
         o->d[0] = _mm512_mul_ps(g->d, scale_s8(g->s, 2 * b));
         o->d[1] = _mm512_mul_ps(g->d, scale_s8(g->s, 2 * b + 1));
         break;
     default: /* HT_IQ4_XS */
-        turn_16_bytes(tile, at + offsetof(ht_block_iq4_xs, qs) + 16 * (size_t)b, t);
         iq4_values(t, o->w);
         o->d[0] = _mm512_mul_ps(g->d, scale_s8(g->s, b));
         break;
     }
 }
 
-/* Block b (a constant) of the group at `tile`. Raw: weights may be left some bits too high, see tile_block. */
-TILE_INLINE void unpack_block(ht_type type, bool raw, const tile_rows *tile, const tile_group *g, int b, tile_block *o)
+/* Block b (a constant) of what turn_block made. Raw: weights may be left some bits too high, see tile_block. */
+TILE_INLINE void unpack_block(ht_type type, bool raw, const tile_turned *from, const tile_group *g, int b, tile_block *o)
 {
     o->shift[0] = o->shift[1] = 0;
     if (unpack_is_small(type))
-        unpack_small(type, raw, tile, 0, g, b, o);
+        unpack_small(type, raw, from, g, b, o);
     else
-        unpack_super(type, raw, tile, 0, g, b, o);
+        unpack_super(type, raw, from, g, b, o);
 }
 
 /* ---- tiles and their ends ------------------------------------------------------------------------------------ */
@@ -545,6 +638,7 @@ TILE_INLINE int64_t tile_take(ht_type type, const tile_source *s, size_t at, int
         out->stride = TILE_ASIDE;
         groups = 1;
     }
+    out->stride3 = 3 * out->stride;
     TILE_UNROLL for (int i = 0; i < TILE_ROWS / 4; i++)
         out->base[i] = w + (size_t)(4 * i) * out->stride;
     return groups;
