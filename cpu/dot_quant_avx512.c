@@ -83,7 +83,7 @@ STORED_COLUMNS(halves_offset, true, false)
 STORED_COLUMNS(halves_min, true, true)
 
 /* A tile against several columns, over a segment's blocks. */
-static void tile_several(const tile_type *t, const tile_source *tile, const char *next, const column_set *x,
+static void tile_several(const tile_type *t, const tile_source *tile, size_t ahead, const column_set *x,
                          int64_t n, int64_t blocks, __m512 *acc)
 {
     __attribute__((aligned(64))) __m512i stored[TILE_STAGE * 12];
@@ -92,7 +92,7 @@ static void tile_several(const tile_type *t, const tile_source *tile, const char
     size_t at = 0;
     for (int64_t b = 0; b < blocks; b += TILE_STAGE, at += stage_bytes) {
         int64_t some = blocks - b < TILE_STAGE ? blocks - b : TILE_STAGE;
-        tile_prefetch(next, at, at + stage_bytes);
+        tile_prefetch(tile->w, ahead, at, at + stage_bytes);
         t->store(tile, at, some, stored);
         if (halves)
             (has_min ? stored_halves_min : stored_halves_offset)(n, stored, some, x, b, acc);
@@ -124,11 +124,10 @@ static void segment_q8(const tile_type *t, float *y, int64_t y_stride, const cha
         __m512 acc[HT_DECODE_COLUMNS];
         for (int64_t c = 0; c < n; c++)
             acc[c] = first == 0 ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(mask, y + c * y_stride + r);
-        const char *next = (const char *)((uintptr_t)tile.w + tile_ahead(row_bytes));
         if (n == 1)
-            t->one(&tile, next, set.q[0], set.d[0], set.aux[0], blocks, acc);
+            t->one(&tile, tile_ahead(row_bytes), set.q[0], set.d[0], set.aux[0], blocks, acc);
         else
-            tile_several(t, &tile, next, &set, n, blocks, acc);
+            tile_several(t, &tile, tile_ahead(row_bytes), &set, n, blocks, acc);
         for (int64_t c = 0; c < n; c++)
             _mm512_mask_storeu_ps(y + c * y_stride + r, mask, acc[c]);
     }

@@ -40,33 +40,31 @@
  * what the CPU looks ahead is little more than a block. (Zen 4, in L2, GB/s: IQ4_XS 29.9 without, 32.8 with it.) Not so
  * types that would take more registers than there are, and that keep bits of several blocks in the group. At a row's end
  * this turns up to one block of what tile_take allows to be read. */
-TILE_INLINE bool tile_turns_ahead(ht_type type) { return unpack_is_small(type) || type == HT_Q4_K || type == HT_IQ4_XS; }
+TILE_INLINE bool tile_turns_early(ht_type type) { return unpack_is_small(type) || type == HT_Q4_K || type == HT_IQ4_XS; }
 
-TILE_INLINE void tile_one(ht_type type, const tile_source *source, const char *next, const int8_t *q,
+TILE_INLINE void tile_one(ht_type type, const tile_source *source, size_t ahead, const int8_t *q,
                           const float *d, const tile_aux *aux, int64_t blocks, __m512 *out)
 {
-    const int n = unpack_group_blocks(type), share = unpack_share(type), ahead = tile_turns_ahead(type) ? share : 0;
+    const int n = unpack_group_blocks(type), share = unpack_share(type), early = tile_turns_early(type) ? share : 0;
     const int halves = unpack_halves(type) ? 2 : 1;
-    uintptr_t lines = (uintptr_t)next;
     __m512 acc = *out;
     size_t at = 0;
     TILE_GROUPS(type, {
         tile_turned turned[2];
-        if (ahead > 0)
+        if (early > 0)
             turn_block(type, &here, 0, &group, &turned[0]);
         TILE_UNROLL for (int i = 0; i < n; i++) {
             const int b = unpack_order(type, i);
             if (unpack_is_small(type) && b > 0 && b >= blocks - first)
                 break;
-            tile_prefetch_part(type, lines, &here, i, n);
-            if (i % share == 0 && i + ahead < n)
-                turn_block(type, &here, unpack_order(type, i + ahead), &group, &turned[(i + ahead) / share % 2]);
+            tile_prefetch_part(type, (uintptr_t)source->w + TILE_ROWS * at, ahead, &here, i, n);
+            if (i % share == 0 && i + early < n)
+                turn_block(type, &here, unpack_order(type, i + early), &group, &turned[(i + early) / share % 2]);
             tile_block w;
             unpack_block(type, true, &turned[i / share % 2], &group, b, &w);
             acc = block_column(true, unpack_halves(type), unpack_has_min(type), w.w, w.d, w.m, w.shift,
                                q + HT_QK * (first + b), d[first + b], aux + (first + b) * halves, 1, acc);
         }
-        lines += TILE_ROWS * unpack_group_bytes(type);
     })
     *out = acc;
 }
@@ -103,10 +101,10 @@ TILE_INLINE void tile_floats(ht_type type, const tile_source *source, size_t at,
 }
 
 #define TILE_TYPE(name, type)                                                                                      \
-    static void one_##name(const tile_source *source, const char *next, const int8_t *q, const float *d,           \
+    static void one_##name(const tile_source *source, size_t ahead, const int8_t *q, const float *d,               \
                            const tile_aux *aux, int64_t blocks, __m512 *acc)                                       \
     {                                                                                                              \
-        tile_one(type, source, next, q, d, aux, blocks, acc);                                                      \
+        tile_one(type, source, ahead, q, d, aux, blocks, acc);                                                      \
     }                                                                                                              \
     static void store_##name(const tile_source *source, size_t at, int64_t blocks, __m512i *out)                   \
     {                                                                                                              \
