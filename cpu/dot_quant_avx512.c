@@ -19,15 +19,12 @@ TILE_INLINE int32_t sum_16(const int8_t *q)
 }
 
 /* What block_column needs of `blocks` blocks of a column, for types where the stored sums do not serve. */
-static void make_aux(ht_type type, tile_aux *aux, const int8_t *q, const float *d, int64_t blocks)
+static void make_aux(ht_type type, tile_aux *aux, const int8_t *q, int64_t blocks)
 {
     int32_t offset = unpack_offset(type);
     if (!unpack_halves(type)) {
         for (int64_t b = 0; b < blocks; b++)
             aux[b].i = -offset * (sum_16(q + HT_QK * b) + sum_16(q + HT_QK * b + 16));
-    } else if (unpack_has_min(type)) {
-        for (int64_t b = 0; b < 2 * blocks; b++)
-            aux[b].f = d[b / 2] * (float)sum_16(q + 16 * b);
     } else {
         for (int64_t b = 0; b < 2 * blocks; b++)
             aux[b].i = -offset * sum_16(q + 16 * b);
@@ -80,7 +77,6 @@ TILE_INLINE void stored_columns(int nc, bool halves, bool has_min, const __m512i
 STORED_COLUMNS(whole_offset, false, false)
 STORED_COLUMNS(whole_min, false, true)
 STORED_COLUMNS(halves_offset, true, false)
-STORED_COLUMNS(halves_min, true, true)
 
 /* A tile against several columns, over a segment's blocks. */
 static void tile_several(const tile_type *t, const tile_source *tile, size_t ahead, const column_set *x,
@@ -94,10 +90,7 @@ static void tile_several(const tile_type *t, const tile_source *tile, size_t ahe
         int64_t some = blocks - b < TILE_STAGE ? blocks - b : TILE_STAGE;
         tile_prefetch(tile->w, ahead, at, at + stage_bytes);
         t->store(tile, at, some, stored);
-        if (halves)
-            (has_min ? stored_halves_min : stored_halves_offset)(n, stored, some, x, b, acc);
-        else
-            (has_min ? stored_whole_min : stored_whole_offset)(n, stored, some, x, b, acc);
+        (halves ? stored_halves_offset : has_min ? stored_whole_min : stored_whole_offset)(n, stored, some, x, b, acc);
     }
 }
 
@@ -111,10 +104,10 @@ static void segment_q8(const tile_type *t, float *y, int64_t y_stride, const cha
         const char *column = (const char *)x + (size_t)c * x_bytes;
         set.q[c] = ht_act_quants(column) + HT_QK * first;
         set.d[c] = ht_act_scales(column, cols) + first;
-        if (unpack_has_min(t->type) && !unpack_halves(t->type)) {
+        if (unpack_has_min(t->type)) {
             set.aux[c] = (const tile_aux *)(const void *)(ht_act_sums(column, cols) + first);
         } else {
-            make_aux(t->type, aux[c], set.q[c], set.d[c], blocks);
+            make_aux(t->type, aux[c], set.q[c], blocks);
             set.aux[c] = aux[c];
         }
     }
@@ -206,12 +199,15 @@ static void expand(const tile_type *t, const void *row, float *out, int64_t cols
     }
 }
 
-#define WRAP(name, id)                                                                                             \
+#define WRAP_Q8(name, id)                                                                                          \
     static void dot_##name##_q8(float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows,         \
                                 const void *x, size_t x_bytes, int64_t n, int64_t cols)                            \
     {                                                                                                              \
         dot_q8(&ht_tile_##name##_avx512, y, y_stride, w, row_bytes, rows, x, x_bytes, n, cols);                    \
-    }                                                                                                              \
+    }
+TILE_EACH_DECODED(WRAP_Q8)
+
+#define WRAP(name, id)                                                                                             \
     static void dot_##name##_f32(float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows,        \
                                  const void *x, size_t x_bytes, int64_t n, int64_t cols)                           \
     {                                                                                                              \
@@ -225,8 +221,9 @@ TILE_EACH_TYPE(WRAP)
 
 void ht_kernels_dot_quant_avx512(ht_kernels *k)
 {
+#define FILL_Q8(name, id) k->dot[id][0] = dot_##name##_q8;
+    TILE_EACH_DECODED(FILL_Q8)
 #define FILL(name, id)                                                                                             \
-    k->dot[id][0] = dot_##name##_q8;                                                                               \
     k->dot[id][1] = dot_##name##_f32;                                                                              \
     k->expand[id] = expand_##name;
     TILE_EACH_TYPE(FILL)

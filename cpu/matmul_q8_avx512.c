@@ -189,7 +189,7 @@ void ht_kernels_matmul_q8_avx512(ht_kernels *k)
 {
 #define FILL(name, id, kind)                                                                                       \
     k->matmul[id][0] = (ht_matmul){bytes_##kind, scratch_bytes_avx512, pack_##kind, run_##name, 2 * TILE_ROWS,     \
-                                   TILE_COLUMNS, true};
+                                   TILE_COLUMNS, id != HT_Q2_K && id != HT_Q3_K}; /* these: dot_lanes_avx512.c */
     FILL(q4_0, HT_Q4_0, whole_8)
     FILL(q4_1, HT_Q4_1, whole_min)
     FILL(q5_0, HT_Q5_0, whole_16)

@@ -76,7 +76,8 @@ TILE_INLINE void tile_prefetch_part(ht_type type, uintptr_t at, size_t ahead, co
 
 typedef struct tile_type {
     ht_type type;
-    /* acc lane r += row r . one column, over `blocks` blocks. ahead: see tile_prefetch_line. */
+    /* acc lane r += row r . one column, over `blocks` blocks. ahead: see tile_prefetch_line. NULL: not
+     * TILE_EACH_DECODED. */
     void (*one)(const tile_source *source, size_t ahead, const int8_t *q, const float *d, const tile_aux *aux,
                 int64_t blocks, __m512 *acc);
     /* Unpack blocks (whole groups, but at a row's end) to memory: as stored_vectors, or as F32 (blocks * 32, 16). */
@@ -88,15 +89,16 @@ extern const tile_type ht_tile_q4_0_avx512, ht_tile_q4_1_avx512, ht_tile_q5_0_av
     ht_tile_q8_0_avx512, ht_tile_iq4_nl_avx512, ht_tile_q2_k_avx512, ht_tile_q3_k_avx512, ht_tile_q4_k_avx512,
     ht_tile_q5_k_avx512, ht_tile_q6_k_avx512, ht_tile_iq4_xs_avx512;
 
-/* EACH(name, type) for every quantised type. */
-#define TILE_EACH_TYPE(EACH)                                                                                       \
+/* EACH(name, type) for every quantised type; the first for those whose decode class with quantised columns works on tiles. */
+#define TILE_EACH_DECODED(EACH)                                                                                    \
     EACH(q4_0, HT_Q4_0) EACH(q4_1, HT_Q4_1) EACH(q5_0, HT_Q5_0) EACH(q5_1, HT_Q5_1) EACH(q8_0, HT_Q8_0)            \
-    EACH(iq4_nl, HT_IQ4_NL) EACH(q2_k, HT_Q2_K) EACH(q3_k, HT_Q3_K) EACH(q4_k, HT_Q4_K) EACH(q5_k, HT_Q5_K)        \
-    EACH(q6_k, HT_Q6_K) EACH(iq4_xs, HT_IQ4_XS)
+    EACH(iq4_nl, HT_IQ4_NL) EACH(q4_k, HT_Q4_K) EACH(q5_k, HT_Q5_K) EACH(q6_k, HT_Q6_K) EACH(iq4_xs, HT_IQ4_XS)
+#define TILE_EACH_TYPE(EACH) TILE_EACH_DECODED(EACH) EACH(q2_k, HT_Q2_K) EACH(q3_k, HT_Q3_K)
 
 /* The parts of the table. */
 void ht_kernels_dot_float_avx512(ht_kernels *k);
 void ht_kernels_dot_quant_avx512(ht_kernels *k);
+void ht_kernels_dot_lanes_avx512(ht_kernels *k);
 void ht_kernels_matmul_q8_avx512(ht_kernels *k);
 void ht_kernels_matmul_f32_avx512(ht_kernels *k);
 
@@ -132,10 +134,10 @@ TILE_INLINE __m512i column_sum(const __m512i *w, const int8_t *q, __m512i start)
     return start;
 }
 
-/* acc += one block (16 rows, 32) . 32 values of a column. This is the one order of F32 sums of both classes. shift: by
- * how many bits the weights are too high (with `wide` only); integer sums of such are exact multiples. `wide`: as two
- * chains, since a chain of eight products waits for most of its time, and with a single column there is little else to do
- * (integer sums: the same bits). */
+/* acc += one block (16 rows, 32) . 32 values of a column. This is the one order of F32 sums of both classes (not
+ * of the decode class of types that TILE_EACH_DECODED leaves out). shift: by how many bits the weights are too high (with
+ * `wide` only); integer sums of such are exact multiples. `wide`: as two chains, since a chain of eight products waits for
+ * most of its time, and with a single column there is little else to do (integer sums: the same bits). */
 TILE_INLINE __m512 block_column(bool wide, bool halves, bool has_min, const __m512i w[8], const __m512 d[2],
                                 const __m512 m[2], const int shift[2], const int8_t *q, float scale,
                                 const tile_aux *aux, int64_t aux_stride, __m512 acc)

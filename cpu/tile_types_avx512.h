@@ -100,12 +100,16 @@ TILE_INLINE void tile_floats(ht_type type, const tile_source *source, size_t at,
     })
 }
 
+/* Without `one`. */
+#define TILE_TYPE_BLOCK(name, type) TILE_TYPE_WITH(name, type, NULL)
 #define TILE_TYPE(name, type)                                                                                      \
     static void one_##name(const tile_source *source, size_t ahead, const int8_t *q, const float *d,               \
                            const tile_aux *aux, int64_t blocks, __m512 *acc)                                       \
     {                                                                                                              \
         tile_one(type, source, ahead, q, d, aux, blocks, acc);                                                      \
     }                                                                                                              \
+    TILE_TYPE_WITH(name, type, one_##name)
+#define TILE_TYPE_WITH(name, type, one)                                                                            \
     static void store_##name(const tile_source *source, size_t at, int64_t blocks, __m512i *out)                   \
     {                                                                                                              \
         tile_store(type, source, at, blocks, out);                                                                 \
@@ -114,7 +118,7 @@ TILE_INLINE void tile_floats(ht_type type, const tile_source *source, size_t at,
     {                                                                                                              \
         tile_floats(type, source, at, blocks, out);                                                                \
     }                                                                                                              \
-    const tile_type ht_tile_##name##_avx512 = {type, one_##name, store_##name, floats_##name};
+    const tile_type ht_tile_##name##_avx512 = {type, one, store_##name, floats_##name};
 
 #endif
 #endif
