@@ -90,6 +90,13 @@ static void futex_wait(_Atomic uint32_t *word, uint32_t while_value)
     syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, while_value, NULL, NULL, 0);
 }
 
+/* At most so many seconds, less than one. */
+static void futex_wait_briefly(_Atomic uint32_t *word, uint32_t while_value, double seconds)
+{
+    struct timespec most = {.tv_nsec = seconds > 0 ? (long)(1e9 * seconds) : 0};
+    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, while_value, &most, NULL, 0);
+}
+
 static void futex_wake(_Atomic uint32_t *word, int how_many)
 {
     syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, how_many, NULL, NULL, 0);
@@ -206,11 +213,12 @@ static void *worker_main(void *argument)
 
 /* ---- rests: the caller's business --------------------------------------------------------------------------- */
 
+/* -1: not to be known. */
 static double cpu_seconds(const worker *w)
 {
     clockid_t clock;
     struct timespec t;
-    if (pthread_getcpuclockid(w->handle, &clock) || clock_gettime(clock, &t)) return 0;
+    if (pthread_getcpuclockid(w->handle, &clock) || clock_gettime(clock, &t)) return -1;
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
@@ -252,14 +260,13 @@ static void watch_holders(ht_pool *pool)
     }
 }
 
-/* It has waited since `since`. Who had a chunk and was not running is to blame. */
-static void judge_holders(ht_pool *pool, double since)
+/* It has waited since `since` and still waits. Who has a chunk, and had it then, and hardly ran in between, is to blame. */
+static void judge_holders(ht_pool *pool, double since, double now)
 {
-    double now = ht_now();
-    if (now - since < STALL) return;
     for (int i = 1; i < pool->threads; i++) {
         worker *w = &pool->workers[i];
-        if (w->cpu_then >= 0 && cpu_seconds(w) - w->cpu_then < (now - since) / 2) stalled(pool, w, now);
+        if (w->cpu_then < 0 || !atomic_load_explicit(&w->holds, memory_order_relaxed)) continue;
+        if (cpu_seconds(w) - w->cpu_then < (now - since) / 2) stalled(pool, w, now);
     }
 }
 
@@ -274,20 +281,26 @@ static void wake_workers(ht_pool *pool, int64_t at_most)
 
 static void wait_for_others(ht_pool *pool)
 {
-    double since = 0; /* when the caller went to sleep */
+    double since = 0; /* when the caller first went to sleep */
+    bool judged = pool->spin == 0;
     while (atomic_load_explicit(&pool->unfinished, memory_order_acquire) != 0) {
         spin_until(pool, atomic_load_explicit(&pool->unfinished, memory_order_acquire) == 0);
         if (atomic_load_explicit(&pool->unfinished, memory_order_acquire) == 0) break;
         /* A worker lost its core with a chunk in hand. Sleeping may give it ours. */
-        if (since == 0 && pool->spin > 0) {
-            since = ht_now();
+        double now = judged ? 0 : ht_now();
+        if (!judged && since == 0) {
+            since = now;
             watch_holders(pool);
+        } else if (!judged && now - since >= STALL) {
+            judge_holders(pool, since, now);
+            judged = true;
         }
         atomic_store(&pool->caller_waits, 1);
-        if (atomic_load(&pool->unfinished) != 0) futex_wait(&pool->caller_waits, 1);
+        if (atomic_load(&pool->unfinished) == 0) break;
+        if (judged) futex_wait(&pool->caller_waits, 1);
+        else futex_wait_briefly(&pool->caller_waits, 1, STALL - (now - since));
     }
     atomic_store_explicit(&pool->caller_waits, 0, memory_order_relaxed);
-    if (since > 0) judge_holders(pool, since);
 }
 
 /* Items [first, end), at most MOST_CHUNKS chunks. */
