@@ -13,8 +13,8 @@
  *
  * A worker that shares its core with a busy process loses it with a chunk in hand again and again, for a time slice (3 ms)
  * each, and all wait for the chunk: two threads are then slower than one. The caller sees by the worker's CPU clock that it
- * did not run, and has it rest for a while. 1.1B Q4_0, two cores, one of them busy: 22 to 27 tok/s without rests, 33 to 43 with,
- * about 50 on a free machine.
+ * did not run, and has it rest for a while. 1.1B Q4_0, two cores, one of them busy: 22 to 27 tok/s without rests, 33 to 43
+ * with, about 50 on a free machine.
  */
 #include "core/base/threads.h"
 
@@ -420,7 +420,8 @@ int ht_pool_open(ht_pool **out, const ht_pool_options *options, ht_error *err)
         worker *w = &pool->workers[pool->started];
         rc = pthread_create(&w->handle, NULL, pinned_worker_main, w);
         if (rc != 0) {
-            rc = ht_fail(err, -rc, "thread pool: cannot start thread %d of %d: %s", pool->started + 1, pool->threads, strerror(rc));
+            rc = ht_fail(err, -rc, "thread pool: cannot start thread %d of %d: %s", pool->started + 1, pool->threads,
+                         strerror(rc));
             goto fail;
         }
     }
