@@ -85,17 +85,9 @@ static void fill_ids(int32_t *ids, int32_t n, int32_t vocab_size)
     }
 }
 
-static int empty(bench *b, hearth_error *error)
-{
-    int rc = 0;
-    for (int i = 0; i < MAX_SEQUENCES && b->sessions[i] && rc >= 0; i++)
-        rc = hearth_session_truncate(b->sessions[i], 0, error);
-    return rc;
-}
-
 static int prefill_once(bench *b, double *seconds, hearth_error *error)
 {
-    int rc = empty(b, error);
+    int rc = hearth_session_truncate(b->sessions[0], 0, error);
     double start = cli_now();
     if (rc >= 0) rc = hearth_session_sync(b->sessions[0], b->ids, b->o->prompt, error);
     *seconds = cli_now() - start;
@@ -103,6 +95,16 @@ static int prefill_once(bench *b, double *seconds, hearth_error *error)
 }
 
 typedef struct stretch { double seconds; int32_t tokens; } stretch;
+
+/* The streaming read by itself, bytes/s; 0: there is no probe. */
+static double read_speed(bench *b)
+{
+    double rates[5];
+    int n = sizeof rates / sizeof *rates;
+    if (!b->probe) return 0;
+    for (int i = 0; i < n; i++) rates[i] = hearth_read_probe_sample(b->probe, UINT64_MAX);
+    return cli_median(rates, n);
+}
 
 static void sample(bench *b)
 {
@@ -172,16 +174,16 @@ static int measure_all(bench *b, const int32_t *sequences, int n, hearth_error *
 {
     const cli_bench_options *o = b->o;
     /* A device reads its own memory: this machine's says nothing about it. */
-    if (!b->info.device) b->before = hearth_measure_read_bandwidth(b->info.threads, 5);
-    if (b->before > 0) hearth_read_probe_open(&b->probe, b->info.threads, NULL);
+    if (!b->info.device) hearth_read_probe_open(&b->probe, b->info.threads, NULL);
+    b->before = read_speed(b);
     int rc = 0;
     if (o->prompt) rc = measure(b, "prefill ", o->prompt, 1, 0, prefill_once, error);
     /* Only one sequence alone is limited by the memory. Its context is on average half of what it generates longer. */
     uint64_t read = b->info.token_bytes + b->info.kv_token_bytes * (uint64_t)(o->depth + o->generate / 2);
     for (int i = 0; i < n && o->generate && rc >= 0; i++)
         rc = measure(b, "decode ", o->generate, sequences[i], sequences[i] == 1 ? read : 0, decode_once, error);
+    b->after = read_speed(b);
     hearth_read_probe_close(&b->probe);
-    if (!b->info.device) b->after = hearth_measure_read_bandwidth(b->info.threads, 5);
     return rc;
 }
 
@@ -214,8 +216,7 @@ static void print_table(const bench *b)
         if (s->n_shares) cli_print(" %7.1f%%", 100 * cli_quantile(s->shares, s->n_shares, 0.5));
         cli_print("\n");
     }
-    cli_print("\nMedian of %d; GB/s and share count weights and KV; "
-              "the share is of reads in between.\n", b->o->repeats);
+    cli_print("\nMedian of %d; GB/s and share count weights and KV; the share is of reads in between.\n", b->o->repeats);
 }
 
 static void print_json(const bench *b)

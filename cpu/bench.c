@@ -2,6 +2,7 @@
 #include "cpu/bench.h"
 
 #include "core/base/arith.h"
+#include "core/base/median.h"
 #include "core/base/memory.h"
 #include "core/base/random.h"
 #include "core/base/threads.h"
@@ -12,17 +13,6 @@
 #define WORKING_SET ((size_t)512 << 20)
 #define DECODE_UNIT ((int64_t)512 << 10) /* bytes of weights of a task: several tiles, since each prefetches the next */
 #define BLOCK_ROWS 64                    /* rows of a task, block class */
-
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-static double median(double *v, int n)
-{
-    qsort(v, (size_t)n, sizeof(*v), compare);
-    return v[n / 2];
-}
 
 /* ---- kernels ------------------------------------------------------------------------------------------------- */
 
@@ -161,7 +151,7 @@ int ht_cpu_bench_kernel(ht_kernel_bench *b, ht_error *err)
     timed(pool, &j, matrices);
     for (int i = 0; i < b->repeats || i == 0; i++)
         seconds[i] = timed(pool, &j, matrices);
-    double time = median(seconds, (int)ht_max_i64(b->repeats, 1));
+    double time = ht_median(seconds, (int)ht_max_i64(b->repeats, 1));
     b->bytes_per_second = (double)w_bytes / time;
     b->macs_per_second = (double)b->rows * (double)b->cols * (double)matrices * (double)b->columns / time;
     rc = 0;

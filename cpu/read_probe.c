@@ -2,11 +2,11 @@
 
 #include "core/base/arith.h"
 #include "core/base/available.h"
+#include "core/base/median.h"
 #include "core/base/memory.h"
 #include "core/base/threads.h"
 
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define MOST_BYTES ((size_t)1 << 30)
@@ -98,12 +98,6 @@ double ht_read_probe_sample(ht_read_probe *p, size_t bytes)
     return (double)chunks * CHUNK / seconds;
 }
 
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 double ht_measure_read_bandwidth(int threads, int repeats)
 {
     int n = repeats > 0 ? repeats : 1;
@@ -112,10 +106,7 @@ double ht_measure_read_bandwidth(int threads, int repeats)
     int rc = rates ? ht_read_probe_open(&p, threads, NULL) : -ENOMEM;
 
     for (int i = 0; i < n && rc >= 0; i++) rates[i] = ht_read_probe_sample(p, MOST_BYTES);
-    if (rc >= 0) {
-        qsort(rates, (size_t)n, sizeof(*rates), compare);
-        result = rates[n / 2];
-    }
+    if (rc >= 0) result = ht_median(rates, n);
     ht_read_probe_close(&p);
     ht_free(rates);
     return rc < 0 ? rc : result;
