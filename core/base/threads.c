@@ -53,8 +53,8 @@ typedef struct worker {
 
     /* Owner: the caller. ht_now() and seconds. */
     double cpu_then;           /* CPU time when the caller began to wait for this worker; < 0: it doesn't */
-    double trusted;            /* when it last stalled, or ends its rest */
-    double rest, rest_ends;
+    double trusted;            /* when it last stalled, or its rest ends */
+    double rest;               /* how long its last rest was; 0: it did not rest lately */
 
     ht_pool *pool;
     pthread_t handle;
@@ -233,7 +233,7 @@ static void end_rests(ht_pool *pool, double now)
 {
     for (int i = 1; i < pool->threads; i++) {
         worker *w = &pool->workers[i];
-        if (atomic_load(&w->resting) && now >= w->rest_ends) end_rest(pool, w);
+        if (atomic_load(&w->resting) && now >= w->trusted) end_rest(pool, w);
     }
 }
 
@@ -246,7 +246,7 @@ static void stalled(ht_pool *pool, worker *w, double now)
         return;
     }
     w->rest = w->rest == 0 ? FIRST_REST : w->rest < LONGEST_REST ? 2 * w->rest : LONGEST_REST;
-    w->trusted = w->rest_ends = now + w->rest;
+    w->trusted = now + w->rest;
     atomic_store(&w->resting, 1);
     pool->resting++;
 }
