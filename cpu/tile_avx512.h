@@ -135,28 +135,27 @@ TILE_INLINE __m512i column_sum(const __m512i *w, const int8_t *q, __m512i start)
 }
 
 /* acc += one block (16 rows, 32) . 32 values of a column. This is the one order of F32 sums of both classes (not
- * of the decode class of types that TILE_EACH_DECODED leaves out). shift: by how many bits the weights are too high (with
- * `wide` only); integer sums of such are exact multiples. `wide`: as two chains, since a chain of eight products waits for
- * most of its time, and with a single column there is little else to do (integer sums: the same bits). */
+ * of the decode class of types that TILE_EACH_DECODED leaves out). `wide`: as two chains, since a chain of eight products waits
+ * for most of its time, and with a single column there is little else to do (integer sums: the same bits). shift: see
+ * tile_block, with `wide` only; integer sums of weights that are too high are exact multiples. */
 TILE_INLINE __m512 block_column(bool wide, bool halves, bool has_min, const __m512i w[8], const __m512 d[2],
                                 const __m512 m[2], const int shift[2], const int8_t *q, float scale,
                                 const tile_aux *aux, int64_t aux_stride, __m512 acc)
 {
-    const __m512i start = has_min ? _mm512_setzero_si512() : _mm512_set1_epi32(aux[0].i);
-    __m512i low = column_sum(w, q, shift[0] ? _mm512_setzero_si512() : start), high = low;
-    if (shift[0] && (halves || shift[0] != shift[1]))
-        low = _mm512_srai_epi32(low, (unsigned)shift[0]);
+    const __m512i zero = _mm512_setzero_si512();
+    __m512i low = column_sum(w, q, has_min ? zero : _mm512_set1_epi32(aux[0].i)), high = wide ? zero : low;
     if (halves)
-        high = has_min || shift[1] ? _mm512_setzero_si512() : _mm512_set1_epi32(aux[aux_stride].i);
-    else if (wide)
-        high = _mm512_setzero_si512();
+        high = has_min ? zero : _mm512_set1_epi32(aux[aux_stride].i);
     high = column_sum(w + 4, q + 16, high);
-    if (wide && !halves && shift[0] == shift[1])
-        high = _mm512_add_epi32(high, low);
-    if (shift[1])
-        high = _mm512_srai_epi32(high, (unsigned)shift[1]);
-    if (wide && !halves && shift[0] != shift[1])
-        high = _mm512_add_epi32(high, low);
+    if (wide && !halves) {
+        const bool alike = shift[0] == shift[1];
+        if (alike)
+            high = _mm512_add_epi32(high, low);
+        if (shift[1])
+            high = _mm512_srai_epi32(high, (unsigned)shift[1]);
+        if (!alike)
+            high = _mm512_add_epi32(high, low);
+    }
     if (halves) {
         __m512 t = _mm512_mul_ps(_mm512_cvtepi32_ps(low), d[0]);
         t = _mm512_fmadd_ps(_mm512_cvtepi32_ps(high), d[1], t);

@@ -58,7 +58,8 @@ typedef struct tile_turned {
 typedef struct tile_block {
     __m512i w[8];
     __m512 d[2], m[2]; /* [1]: of the upper 16 columns, for types with sub-blocks of 16 */
-    int shift[2];      /* unpacked raw: weights 0..15 and 16..31 are so many bits too high */
+    int shift[2];      /* unpacked raw: weights 0..15 and 16..31 are so many bits too high: none, the latter alone (of types
+                        * without minimums too), or both alike (of types with minimums); 0 for sub-blocks of 16 */
 } tile_block;
 
 TILE_INLINE int unpack_offset(ht_type type)
@@ -555,7 +556,7 @@ TILE_INLINE void unpack_super(ht_type type, bool raw, const tile_turned *from, c
                                 low_bits(g->s[3], 0, 15)};
         const __m512i high[4] = {low_bits(g->s[0], 4, 15), low_bits(g->s[1], 4, 15), low_bits(g->s[2], 4, 15),
                                  low_bits(g->s[3], 4, 15)};
-        bits_32(raw, t, 2 * (b % 4), 3, o);
+        bits_32(false, t, 2 * (b % 4), 3, o);
         TILE_UNROLL for (int h = 0; h < 2; h++) {
             o->d[h] = _mm512_mul_ps(g->d, scale_u8(low, 2 * b + h));
             o->m[h] = _mm512_mul_ps(g->dmin, scale_u8(high, 2 * b + h));
