@@ -129,8 +129,15 @@ static int open_on_host(stack *e, const settings *s, const ht_ops_limits *limits
 {
     int r = ht_host_open(&e->backend, &(ht_host_options){.limits = *limits, .pool = e->pool, .isa = s->isa}, err);
     if (r < 0) return r;
-    const ht_ram_store_options store = {
-        .model = e->model, .kv = limits->kv, .kv_pages = s->kv_pages, .load = s->load, .quiet = s->quiet};
+    bool woven[HT_TYPE_COUNT];
+    ht_host_woven_types(s->isa, s->act, woven);
+    const ht_ram_store_options store = {.model = e->model,
+                                        .kv = limits->kv,
+                                        .kv_pages = s->kv_pages,
+                                        .load = s->load,
+                                        .quiet = s->quiet,
+                                        .woven = woven,
+                                        .pool = e->pool};
     return ht_ram_store_open(&e->store, &store, &e->load, err);
 }
 

@@ -78,9 +78,9 @@ STORED_COLUMNS(whole_offset, false, false)
 STORED_COLUMNS(whole_min, false, true)
 STORED_COLUMNS(halves_offset, true, false)
 
-/* A tile against several columns, over a segment's blocks. */
-static void tile_several(const tile_type *t, const tile_source *tile, size_t ahead, const column_set *x,
-                         int64_t n, int64_t blocks, __m512 *acc)
+/* A tile against several columns, over a segment's blocks. woven: the tile, if it is. */
+static void tile_several(const tile_type *t, const tile_source *tile, const uint8_t *woven, size_t ahead,
+                         const column_set *x, int64_t n, int64_t blocks, __m512 *acc)
 {
     __attribute__((aligned(64))) __m512i stored[TILE_STAGE * 12];
     const bool halves = unpack_halves(t->type), has_min = unpack_has_min(t->type);
@@ -88,15 +88,20 @@ static void tile_several(const tile_type *t, const tile_source *tile, size_t ahe
     size_t at = 0;
     for (int64_t b = 0; b < blocks; b += TILE_STAGE, at += stage_bytes) {
         int64_t some = blocks - b < TILE_STAGE ? blocks - b : TILE_STAGE;
-        tile_prefetch(tile->w, ahead, at, at + stage_bytes);
-        t->store(tile, at, some, stored);
+        if (woven) {
+            t->woven_store(woven + TILE_ROWS * at, some, stored);
+        } else {
+            tile_prefetch(tile->w, ahead, at, at + stage_bytes);
+            t->store(tile, at, some, stored);
+        }
         (halves ? stored_halves_offset : has_min ? stored_whole_min : stored_whole_offset)(n, stored, some, x, b, acc);
     }
 }
 
-/* Blocks [first, first + blocks) of all rows; the sums so far are in y. */
-static void segment_q8(const tile_type *t, float *y, int64_t y_stride, const char *w, size_t row_bytes, int64_t rows,
-                       const void *x, size_t x_bytes, int64_t n, int64_t cols, int64_t first, int64_t blocks)
+/* Blocks [first, first + blocks) of all rows, which begin `at` bytes into them; the sums so far are in y. */
+static void segment_q8(const tile_type *t, bool woven, float *y, int64_t y_stride, const char *w, size_t row_bytes,
+                       int64_t rows, size_t at, const void *x, size_t x_bytes, int64_t n, int64_t cols, int64_t first,
+                       int64_t blocks)
 {
     tile_aux aux[HT_DECODE_COLUMNS][2 * TILE_SEGMENT];
     column_set set;
@@ -112,21 +117,25 @@ static void segment_q8(const tile_type *t, float *y, int64_t y_stride, const cha
         }
     }
     for (int64_t r = 0; r < rows; r += TILE_ROWS) {
-        const tile_source tile = tile_from(w + (size_t)r * row_bytes, row_bytes, rows - r);
+        const char *row = w + (size_t)r * row_bytes;
+        const uint8_t *tiled = woven ? (const uint8_t *)row + TILE_ROWS * at : NULL;
+        const tile_source tile = tile_from(row + at, row_bytes, rows - r);
         __mmask16 mask = lanes_mask(rows - r);
         __m512 acc[HT_DECODE_COLUMNS];
         for (int64_t c = 0; c < n; c++)
             acc[c] = first == 0 ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(mask, y + c * y_stride + r);
-        if (n == 1)
-            t->one(&tile, tile_ahead(row_bytes), set.q[0], set.d[0], set.aux[0], blocks, acc);
+        if (n > 1)
+            tile_several(t, &tile, tiled, tile_ahead(row_bytes), &set, n, blocks, acc);
+        else if (tiled)
+            t->woven_one(tiled, set.q[0], set.d[0], set.aux[0], blocks, acc);
         else
-            tile_several(t, &tile, tile_ahead(row_bytes), &set, n, blocks, acc);
+            t->one(&tile, tile_ahead(row_bytes), set.q[0], set.d[0], set.aux[0], blocks, acc);
         for (int64_t c = 0; c < n; c++)
             _mm512_mask_storeu_ps(y + c * y_stride + r, mask, acc[c]);
     }
 }
 
-static void dot_q8(const tile_type *t, float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows,
+static void dot_q8(const tile_type *t, bool woven, float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows,
                    const void *x, size_t x_bytes, int64_t n, int64_t cols)
 {
     const int64_t blocks = cols / HT_QK;
@@ -134,9 +143,8 @@ static void dot_q8(const tile_type *t, float *y, int64_t y_stride, const void *w
     for (int64_t b = 0; b < blocks; b += TILE_SEGMENT) {
         int64_t some = blocks - b < TILE_SEGMENT ? blocks - b : TILE_SEGMENT;
         for (int64_t c = 0; c < n; c += HT_DECODE_COLUMNS)
-            segment_q8(t, y + c * y_stride, y_stride, (const char *)w + at, row_bytes, rows,
-                       (const char *)x + (size_t)c * x_bytes, x_bytes,
-                       n - c < HT_DECODE_COLUMNS ? n - c : HT_DECODE_COLUMNS, cols, b, some);
+            segment_q8(t, woven, y + c * y_stride, y_stride, w, row_bytes, rows, at, (const char *)x + (size_t)c * x_bytes,
+                       x_bytes, n - c < HT_DECODE_COLUMNS ? n - c : HT_DECODE_COLUMNS, cols, b, some);
         at += (size_t)TILE_SEGMENT * unpack_group_bytes(t->type) / (size_t)unpack_group_blocks(t->type);
     }
 }
@@ -203,7 +211,12 @@ static void expand(const tile_type *t, const void *row, float *out, int64_t cols
     static void dot_##name##_q8(float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows,         \
                                 const void *x, size_t x_bytes, int64_t n, int64_t cols)                            \
     {                                                                                                              \
-        dot_q8(&ht_tile_##name##_avx512, y, y_stride, w, row_bytes, rows, x, x_bytes, n, cols);                    \
+        dot_q8(&ht_tile_##name##_avx512, false, y, y_stride, w, row_bytes, rows, x, x_bytes, n, cols);             \
+    }                                                                                                              \
+    static void woven_##name(float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows,            \
+                             const void *x, size_t x_bytes, int64_t n, int64_t cols)                               \
+    {                                                                                                              \
+        dot_q8(&ht_tile_##name##_avx512, true, y, y_stride, w, row_bytes, rows, x, x_bytes, n, cols);              \
     }
 TILE_EACH_DECODED(WRAP_Q8)
 
@@ -221,7 +234,9 @@ TILE_EACH_TYPE(WRAP)
 
 void ht_kernels_dot_quant_avx512(ht_kernels *k)
 {
-#define FILL_Q8(name, id) k->dot[id][0] = dot_##name##_q8;
+#define FILL_Q8(name, id)                                                                                          \
+    k->dot[id][0] = dot_##name##_q8;                                                                               \
+    k->dot_woven[id] = woven_##name;
     TILE_EACH_DECODED(FILL_Q8)
 #define FILL(name, id)                                                                                             \
     k->dot[id][1] = dot_##name##_f32;                                                                              \

@@ -3,6 +3,7 @@
  */
 #include "core/base/arith.h"
 #include "core/base/memory.h"
+#include "core/model/tiles.h"
 #include "cpu/host_internal.h"
 
 #include <string.h>
@@ -88,13 +89,18 @@ typedef struct embed_job { const ht_host *h; const ht_matrix *table; float scale
 static void embed_range(void *context, int64_t begin, int64_t end, int thread)
 {
     const embed_job *j = context;
-    int64_t d = j->table->cols;
+    const ht_matrix *table = j->table;
+    int64_t d = table->cols;
 
-    (void)thread;
     for (int64_t c = begin; c < end; c++) {
         float *x = j->x + c * d;
-        const char *row = (const char *)j->table->data + (size_t)j->h->step.token[c] * j->table->row_bytes;
-        j->h->kernels.expand[j->table->type](row, x, d);
+        int64_t token = j->h->step.token[c], lane = table->woven ? token % HT_TILE_ROWS : 0;
+        const void *row = (const char *)table->data + (size_t)(token - lane) * table->row_bytes;
+        if (table->woven) {
+            ht_tile_row(table->type, row, lane, j->h->scratch[thread].row, d);
+            row = j->h->scratch[thread].row;
+        }
+        j->h->kernels.expand[table->type](row, x, d);
         if (j->scale != 1.0f)
             for (int64_t i = 0; i < d; i++) x[i] *= j->scale;
     }
@@ -208,6 +214,7 @@ static void lay_out_thread(ht_host *h, layout *l, ht_host_scratch *s, size_t mat
     if (rows < HT_DECODE_COLUMNS * HT_DECODE_ROWS) rows = HT_DECODE_COLUMNS * HT_DECODE_ROWS;
     s->matmul = take(l, 1, matmul_bytes);
     s->rows = take(l, rows, sizeof(float));
+    s->row = take(l, (size_t)h->base.limits.shape.n_embd, sizeof(float));
     s->q = take(l, m * e, sizeof(float));
     s->acc = take(l, m * e, sizeof(float));
     s->s = take(l, m * HT_KV_TILE, sizeof(float));
@@ -263,6 +270,17 @@ static int check_limits(const ht_ops_limits *l, const ht_kernels *k, ht_error *e
 static int64_t widest_input(const ht_shape *s)
 {
     return ht_max_i64(ht_max_i64(s->n_embd, (int64_t)s->n_heads * s->head_dim), s->n_ff);
+}
+
+void ht_host_woven_types(ht_isa isa, ht_act_mode act, bool out[HT_TYPE_COUNT])
+{
+    ht_kernels kernels;
+
+    ht_kernels_init(&kernels, isa);
+    for (int t = 0; t < HT_TYPE_COUNT; t++) {
+        const ht_type_info *info = ht_type_get((uint32_t)t);
+        out[t] = kernels.dot_woven[t] && (act == HT_ACT_Q8 || info->block_len == 1); /* or columns in 8 bits */
+    }
 }
 
 int ht_host_open(ht_backend **out, const ht_host_options *options, ht_error *err)

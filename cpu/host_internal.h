@@ -16,6 +16,7 @@ typedef struct ht_host_piece ht_host_piece; /* memory handed out by alloc */
 typedef struct ht_host_scratch {
     void *matmul;               /* what the block-class kernels asked for */
     float *rows;                /* (columns, HT_BLOCK_ROWS), or (HT_DECODE_COLUMNS, HT_DECODE_ROWS) */
+    void *row;                  /* of the embedding table: any type */
     float *q, *acc;             /* (M, e), M = query_rows */
     float *s;                   /* (M, HT_KV_TILE) */
     float *max, *sum, *carry;   /* (M) */

@@ -6,9 +6,10 @@
  * those of the decode class: they unpack a weight once for all columns.
  */
 #include "core/base/arith.h"
+#include "core/model/tiles.h"
 #include "cpu/host_internal.h"
 
-#define DECODE_TILE 16                /* rows of a decode unit: a tile of every kernel */
+#define DECODE_TILE HT_TILE_ROWS      /* rows of a decode unit: a tile of every kernel */
 #define FEW_COLUMNS 6                 /* up to so many, decode-class kernels are faster */
 #define SERIAL_ELEMENTS (32 << 10)   /* a decode input smaller than this is prepared by the caller alone */
 
@@ -130,15 +131,16 @@ static void product(const input *in, const ht_matrix *w, int64_t row, int64_t ro
         const ht_matmul *kernel = &h->kernels.matmul[w->type][f32];
         int i = 0;
         while (in->form[i].kernel->pack != kernel->pack || in->form[i].f32 != f32) i++;
-        kernel->run(y, y_stride, data, w->row_bytes, rows, in->form[i].packed, in->n, in->cols,
-                    h->scratch[thread].matmul);
+        ht_matmul_fn *run = w->woven ? h->kernels.matmul_woven[w->type] : kernel->run;
+        run(y, y_stride, data, w->row_bytes, rows, in->form[i].packed, in->n, in->cols, h->scratch[thread].matmul);
         return;
     }
+    ht_dot_fn *dot = w->woven ? h->kernels.dot_woven[w->type] : h->kernels.dot[w->type][f32];
     size_t stride;
     const char *x = rows_of_input(in, f32, &stride);
     for (int64_t c = 0; c < in->n; c += HT_DECODE_COLUMNS)
-        h->kernels.dot[w->type][f32](y + c * y_stride, y_stride, data, w->row_bytes, rows, x + (size_t)c * stride,
-                                     stride, ht_min_i64(HT_DECODE_COLUMNS, in->n - c), in->cols);
+        dot(y + c * y_stride, y_stride, data, w->row_bytes, rows, x + (size_t)c * stride, stride,
+            ht_min_i64(HT_DECODE_COLUMNS, in->n - c), in->cols);
 }
 
 static void add_bias(float *y, int64_t y_stride, const float *bias, int64_t rows, int64_t n)

@@ -26,6 +26,10 @@ typedef enum ht_isa { HT_ISA_REF, HT_ISA_AVX2, HT_ISA_AVX512, HT_ISA_COUNT } ht_
 typedef void ht_dot_fn(float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows, const void *x,
                        size_t x_bytes, int64_t n, int64_t cols);
 
+/* y of n columns that ht_matmul packed. */
+typedef void ht_matmul_fn(float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows, const void *packed,
+                          int64_t n, int64_t cols, void *scratch);
+
 /* The block-class product works on activations packed once per pass, and expands weights a few rows at a time into
  * thread-local scratch. Same y as above. */
 typedef struct ht_matmul {
@@ -35,8 +39,7 @@ typedef struct ht_matmul {
     /* Packs columns [begin, end) of n; x as in ht_dot_fn. Threads pack disjoint ranges, which are best multiples of
      * column_tile. */
     void (*pack)(void *packed, const void *x, size_t x_bytes, int64_t begin, int64_t end, int64_t n, int64_t cols);
-    void (*run)(float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows, const void *packed,
-                int64_t n, int64_t cols, void *scratch);
+    ht_matmul_fn *run;
     int32_t row_tile, column_tile; /* the sizes it likes its ranges to be multiples of */
     bool decode_bits;              /* its results are those of dot, bit for bit: it can serve both classes */
 } ht_matmul;
@@ -48,6 +51,10 @@ typedef struct ht_kernels {
      * take x in F32: both entries are the same. */
     ht_dot_fn *dot[HT_TYPE_COUNT][2];       /* decode class, n <= HT_DECODE_COLUMNS */
     ht_matmul matmul[HT_TYPE_COUNT][2];     /* block class */
+    /* dot[.][0], and the run of matmul[.][0], for rows woven into tiles (core/model/tiles.h), which are taken in
+     * multiples of HT_TILE_ROWS: the same bits as for plain rows. NULL, both of them: this level reads no tiles of the type. */
+    ht_dot_fn *dot_woven[HT_TYPE_COUNT];
+    ht_matmul_fn *matmul_woven[HT_TYPE_COUNT];
 
     /* Dequantise a row (embedding look-up). */
     void (*expand[HT_TYPE_COUNT])(const void *row, float *out, int64_t cols);

@@ -130,7 +130,7 @@ static size_t scratch_bytes_avx512(int64_t cols)
     return (size_t)(tiles_at_once(cols) * (cols / HT_QK) * 12) * sizeof(__m512i) + 64;
 }
 
-static void run(const tile_type *t, float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows,
+static void run(const tile_type *t, bool woven, float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows,
                 const void *packed, int64_t n, int64_t cols, void *scratch)
 {
     const bool halves = unpack_halves(t->type), has_min = unpack_has_min(t->type);
@@ -143,8 +143,13 @@ static void run(const tile_type *t, float *y, int64_t y_stride, const void *w, s
     for (int64_t r = 0; r < rows && n > 0; r += step) {
         int64_t end = rows - r < step ? rows : r + step;
         for (int64_t s = r; s < end; s += TILE_ROWS) {
-            const tile_source tile = tile_from((const char *)w + (size_t)s * row_bytes, row_bytes, rows - s);
-            t->store(&tile, 0, blocks, stored + (s - r) / TILE_ROWS * vectors);
+            const char *row = (const char *)w + (size_t)s * row_bytes;
+            const tile_source tile = tile_from(row, row_bytes, rows - s);
+            __m512i *to = stored + (s - r) / TILE_ROWS * vectors;
+            if (woven)
+                t->woven_store((const uint8_t *)row, blocks, to);
+            else
+                t->store(&tile, 0, blocks, to);
         }
         /* Each product prefetches its share of the rows to be unpacked next: with few columns they are soon wanted. Those
          * beyond the last are what the next call will most likely ask for. An integer, since it may leave the matrix. */
@@ -181,13 +186,19 @@ PACK(halves_32, true, 32)
     static void run_##name(float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows,              \
                            const void *packed, int64_t n, int64_t cols, void *scratch)                             \
     {                                                                                                              \
-        run(&ht_tile_##name##_avx512, y, y_stride, w, row_bytes, rows, packed, n, cols, scratch);                  \
+        run(&ht_tile_##name##_avx512, false, y, y_stride, w, row_bytes, rows, packed, n, cols, scratch);           \
+    }                                                                                                              \
+    static void woven_##name(float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows,            \
+                             const void *packed, int64_t n, int64_t cols, void *scratch)                           \
+    {                                                                                                              \
+        run(&ht_tile_##name##_avx512, true, y, y_stride, w, row_bytes, rows, packed, n, cols, scratch);            \
     }
 TILE_EACH_TYPE(RUN)
 
 void ht_kernels_matmul_q8_avx512(ht_kernels *k)
 {
 #define FILL(name, id, kind)                                                                                       \
+    k->matmul_woven[id] = k->dot_woven[id] ? woven_##name : NULL;                                                  \
     k->matmul[id][0] = (ht_matmul){bytes_##kind, scratch_bytes_avx512, pack_##kind, run_##name, 2 * TILE_ROWS,     \
                                    TILE_COLUMNS, id != HT_Q2_K && id != HT_Q3_K}; /* these: dot_lanes_avx512.c */
     FILL(q4_0, HT_Q4_0, whole_8)

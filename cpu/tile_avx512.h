@@ -83,6 +83,10 @@ typedef struct tile_type {
     /* Unpack blocks (whole groups, but at a row's end) to memory: as stored_vectors, or as F32 (blocks * 32, 16). */
     void (*store)(const tile_source *source, size_t at, int64_t blocks, __m512i *out);
     void (*floats)(const tile_source *source, size_t at, int64_t blocks, float *out);
+    /* The first and the second of them for a woven tile (core/model/tiles.h), from a group's beginning on. */
+    void (*woven_one)(const uint8_t *tile, const int8_t *q, const float *d, const tile_aux *aux, int64_t blocks,
+                      __m512 *acc);
+    void (*woven_store)(const uint8_t *tile, int64_t blocks, __m512i *out);
 } tile_type;
 
 extern const tile_type ht_tile_q4_0_avx512, ht_tile_q4_1_avx512, ht_tile_q5_0_avx512, ht_tile_q5_1_avx512,

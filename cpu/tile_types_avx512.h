@@ -3,6 +3,7 @@
 #define HEARTH_CPU_TILE_TYPES_AVX512_H
 
 #include "cpu/tile_avx512.h"
+#include "cpu/woven_avx512.h"
 
 #if defined(__AVX512VBMI__)
 
@@ -31,7 +32,7 @@
             if (i % unpack_share(type) == 0)                                                                       \
                 turn_block(type, &here, b, &group, &turned);                                                       \
             tile_block w;                                                                                          \
-            unpack_block(type, false, &turned, &group, b, &w);                                                     \
+            unpack_block(type, false, false, &turned, &group, b, &w);                                                     \
             body                                                                                                   \
         }                                                                                                          \
     })
@@ -61,7 +62,7 @@ TILE_INLINE void tile_one(ht_type type, const tile_source *source, size_t ahead,
             if (i % share == 0 && i + early < n)
                 turn_block(type, &here, unpack_order(type, i + early), &group, &turned[(i + early) / share % 2]);
             tile_block w;
-            unpack_block(type, true, &turned[i / share % 2], &group, b, &w);
+            unpack_block(type, false, true, &turned[i / share % 2], &group, b, &w);
             acc = block_column(true, unpack_halves(type), unpack_has_min(type), w.w, w.d, w.m, w.shift,
                                q + HT_QK * (first + b), d[first + b], aux + (first + b) * halves, 1, acc);
         }
@@ -69,20 +70,60 @@ TILE_INLINE void tile_one(ht_type type, const tile_source *source, size_t ahead,
     *out = acc;
 }
 
+/* Runs `body` for each block b, as TILE_BLOCKS does, of a woven tile from `from` on. */
+#define WOVEN_BLOCKS(type, raw, from, body)                                                                        \
+    for (int64_t first = 0; first < blocks; first += unpack_group_blocks(type),                                    \
+                 from += TILE_ROWS * unpack_group_bytes(type)) {                                                   \
+        tile_group group;                                                                                          \
+        tile_turned turned;                                                                                        \
+        woven_scales(type, from, &group);                                                                          \
+        TILE_UNROLL for (int i = 0; i < unpack_group_blocks(type); i++) {                                          \
+            const int b = unpack_order(type, i);                                                                   \
+            if (unpack_is_small(type) && b > 0 && b >= blocks - first)                                             \
+                break;                                                                                             \
+            if (i % unpack_share(type) == 0)                                                                       \
+                woven_block(type, from, b, &group, &turned);                                                       \
+            tile_block w;                                                                                          \
+            unpack_block(type, true, raw, &turned, &group, b, &w);                                                 \
+            body                                                                                                   \
+        }                                                                                                          \
+    }
+
+TILE_INLINE void woven_one(ht_type type, const uint8_t *tile, const int8_t *q, const float *d, const tile_aux *aux,
+                           int64_t blocks, __m512 *out)
+{
+    const int halves = unpack_halves(type) ? 2 : 1;
+    __m512 acc = *out;
+    WOVEN_BLOCKS(type, true, tile, {
+        woven_prefetch_part(type, tile, i, unpack_group_blocks(type));
+        acc = block_column(true, unpack_halves(type), unpack_has_min(type), w.w, w.d, w.m, w.shift,
+                           q + HT_QK * (first + b), d[first + b], aux + (first + b) * halves, 1, acc);
+    })
+    *out = acc;
+}
+
+TILE_INLINE void store_block(ht_type type, const tile_block *w, __m512i *out)
+{
+    const int parts = unpack_halves(type) ? 2 : 1;
+    TILE_UNROLL for (int j = 0; j < 8; j++)
+        _mm512_store_si512(out + j, w->w[j]);
+    TILE_UNROLL for (int h = 0; h < parts; h++) {
+        _mm512_store_ps(out + 8 + h, w->d[h]);
+        if (unpack_has_min(type))
+            _mm512_store_ps(out + 8 + parts + h, w->m[h]);
+    }
+}
+
 TILE_INLINE void tile_store(ht_type type, const tile_source *source, size_t at, int64_t blocks, __m512i *out)
 {
-    const bool halves = unpack_halves(type), has_min = unpack_has_min(type);
-    TILE_BLOCKS(type, {
-        __m512i *o = out + (first + b) * stored_vectors(halves, has_min);
-        TILE_UNROLL for (int j = 0; j < 8; j++)
-            _mm512_store_si512(o + j, w.w[j]);
-        const int parts = halves ? 2 : 1;
-        TILE_UNROLL for (int h = 0; h < parts; h++) {
-            _mm512_store_ps(o + 8 + h, w.d[h]);
-            if (has_min)
-                _mm512_store_ps(o + 8 + parts + h, w.m[h]);
-        }
-    })
+    const int64_t vectors = stored_vectors(unpack_halves(type), unpack_has_min(type));
+    TILE_BLOCKS(type, { store_block(type, &w, out + (first + b) * vectors); })
+}
+
+TILE_INLINE void woven_store(ht_type type, const uint8_t *tile, int64_t blocks, __m512i *out)
+{
+    const int64_t vectors = stored_vectors(unpack_halves(type), unpack_has_min(type));
+    WOVEN_BLOCKS(type, false, tile, { store_block(type, &w, out + (first + b) * vectors); })
 }
 
 /* out (blocks * 32, 16): weight k of row r. */
@@ -100,25 +141,35 @@ TILE_INLINE void tile_floats(ht_type type, const tile_source *source, size_t at,
     })
 }
 
-/* Without `one`. */
-#define TILE_TYPE_BLOCK(name, type) TILE_TYPE_WITH(name, type, NULL)
+/* Without the products of one column. */
+#define TILE_TYPE_BLOCK(name, type) TILE_TYPE_WITH(name, type, NULL, NULL)
 #define TILE_TYPE(name, type)                                                                                      \
     static void one_##name(const tile_source *source, size_t ahead, const int8_t *q, const float *d,               \
                            const tile_aux *aux, int64_t blocks, __m512 *acc)                                       \
     {                                                                                                              \
-        tile_one(type, source, ahead, q, d, aux, blocks, acc);                                                      \
+        tile_one(type, source, ahead, q, d, aux, blocks, acc);                                                     \
     }                                                                                                              \
-    TILE_TYPE_WITH(name, type, one_##name)
-#define TILE_TYPE_WITH(name, type, one)                                                                            \
+    static void woven_one_##name(const uint8_t *tile, const int8_t *q, const float *d, const tile_aux *aux,        \
+                                 int64_t blocks, __m512 *acc)                                                      \
+    {                                                                                                              \
+        woven_one(type, tile, q, d, aux, blocks, acc);                                                             \
+    }                                                                                                              \
+    TILE_TYPE_WITH(name, type, one_##name, woven_one_##name)
+#define TILE_TYPE_WITH(name, type, one, woven_one)                                                                 \
     static void store_##name(const tile_source *source, size_t at, int64_t blocks, __m512i *out)                   \
     {                                                                                                              \
         tile_store(type, source, at, blocks, out);                                                                 \
+    }                                                                                                              \
+    static void woven_store_##name(const uint8_t *tile, int64_t blocks, __m512i *out)                              \
+    {                                                                                                              \
+        woven_store(type, tile, blocks, out);                                                                      \
     }                                                                                                              \
     static void floats_##name(const tile_source *source, size_t at, int64_t blocks, float *out)                    \
     {                                                                                                              \
         tile_floats(type, source, at, blocks, out);                                                                \
     }                                                                                                              \
-    const tile_type ht_tile_##name##_avx512 = {type, one, store_##name, floats_##name};
+    const tile_type ht_tile_##name##_avx512 = {type,         one,                store_##name,                     \
+                                               floats_##name, woven_one, woven_store_##name};
 
 #endif
 #endif

@@ -52,7 +52,8 @@ typedef struct tile_group {
 /* What blocks are made of, turned but not yet taken apart. */
 typedef struct tile_turned {
     __m512i t[8];
-    __m512i d, high; /* Q5_0 and Q5_1: the dwords of scales and of fifth bits */
+    __m512i high; /* Q5_0 and Q5_1: the dwords of fifth bits */
+    __m512i d, m; /* Q5_0 and Q5_1: d is the dwords with scales; of a woven tile: F16 scales and minimums of small types */
 } tile_turned;
 
 typedef struct tile_block {
@@ -277,38 +278,28 @@ TILE_INLINE __m512i join_bits(__m512i low, __m512i high, int shift)
     return _mm512_or_si512(low, _mm512_slli_epi32(high, (unsigned)shift));
 }
 
-/* The 6-bit scales and minimums of Q4_K and Q5_K. */
-TILE_INLINE void scales_4k(const __m512i h[4], tile_group *g)
+/* The 6-bit scales and minimums of Q4_K and Q5_K: 12 bytes of each row. */
+TILE_INLINE void scales_4k(const __m512i t[3], tile_group *g)
 {
-    g->d = low_halves(h[0]);
-    g->dmin = _mm512_sub_ps(_mm512_setzero_ps(), high_halves(h[0]));
-    g->s[0] = low_bits(h[1], 0, 63);
-    g->m[0] = low_bits(h[2], 0, 63);
-    g->s[1] = join_bits(low_bits(h[3], 0, 15), low_bits(h[1], 6, 3), 4);
-    g->m[1] = join_bits(low_bits(h[3], 4, 15), low_bits(h[2], 6, 3), 4);
+    g->s[0] = low_bits(t[0], 0, 63);
+    g->m[0] = low_bits(t[1], 0, 63);
+    g->s[1] = join_bits(low_bits(t[2], 0, 15), low_bits(t[0], 6, 3), 4);
+    g->m[1] = join_bits(low_bits(t[2], 4, 15), low_bits(t[1], 6, 3), 4);
 }
 
-TILE_INLINE void scales_3k(const tile_rows *tile, size_t at, tile_group *g)
+/* The 6-bit scales of Q3_K: 12 bytes of each row. */
+TILE_INLINE void scales_3k(const __m512i t[3], tile_group *g)
 {
-    __m512i t[4];
-    /* The last 16 bytes of the block: qs[62..63], scales, d. */
-    turn_16_bytes(tile, at + sizeof(ht_block_q3_k) - 16, t);
-    __m512i a = _mm512_or_si512(_mm512_srli_epi32(t[0], 16), _mm512_slli_epi32(t[1], 16));
-    __m512i b = _mm512_or_si512(_mm512_srli_epi32(t[1], 16), _mm512_slli_epi32(t[2], 16));
-    __m512i c = _mm512_or_si512(_mm512_srli_epi32(t[2], 16), _mm512_slli_epi32(t[3], 16));
-    g->d = high_halves(t[3]);
     const __m512i bias = _mm512_set1_epi8(32);
-    g->s[0] = _mm512_sub_epi8(join_bits(low_bits(a, 0, 15), low_bits(c, 0, 3), 4), bias);
-    g->s[1] = _mm512_sub_epi8(join_bits(low_bits(b, 0, 15), low_bits(c, 2, 3), 4), bias);
-    g->s[2] = _mm512_sub_epi8(join_bits(low_bits(a, 4, 15), low_bits(c, 4, 3), 4), bias);
-    g->s[3] = _mm512_sub_epi8(join_bits(low_bits(b, 4, 15), low_bits(c, 6, 3), 4), bias);
+    g->s[0] = _mm512_sub_epi8(join_bits(low_bits(t[0], 0, 15), low_bits(t[2], 0, 3), 4), bias);
+    g->s[1] = _mm512_sub_epi8(join_bits(low_bits(t[1], 0, 15), low_bits(t[2], 2, 3), 4), bias);
+    g->s[2] = _mm512_sub_epi8(join_bits(low_bits(t[0], 4, 15), low_bits(t[2], 4, 3), 4), bias);
+    g->s[3] = _mm512_sub_epi8(join_bits(low_bits(t[1], 4, 15), low_bits(t[2], 6, 3), 4), bias);
 }
 
-TILE_INLINE void scales_iq4_xs(const tile_rows *tile, size_t at, tile_group *g)
+/* The 6-bit scales of IQ4_XS. t: scales_h in the upper halves, scales_l. */
+TILE_INLINE void scales_iq4_xs(const __m512i t[2], tile_group *g)
 {
-    __m512i t[4];
-    turn_16_bytes(tile, at, t);
-    g->d = low_halves(t[0]);
     /* scales_h: 2 bits for each of 8 sub-blocks; each byte takes its own by a shift within the quadword. */
     const __m512i shift0 = _mm512_set1_epi64(0x3634323016141210), shift1 = _mm512_set1_epi64(0x3e3c3a381e1c1a18);
     __m512i high0 = _mm512_and_si512(_mm512_multishift_epi64_epi8(shift0, t[0]), _mm512_set1_epi8(3));
@@ -337,7 +328,9 @@ TILE_INLINE void unpack_scales(ht_type type, const tile_rows *tile, size_t at, t
         break;
     case HT_Q4_K: case HT_Q5_K:
         turn_16_bytes(tile, at, t);
-        scales_4k(t, g);
+        g->d = low_halves(t[0]);
+        g->dmin = _mm512_sub_ps(_mm512_setzero_ps(), high_halves(t[0]));
+        scales_4k(t + 1, g);
         break;
     case HT_Q6_K:
         turn_16_bytes(tile, at + offsetof(ht_block_q6_k, scales), g->s);
@@ -350,10 +343,17 @@ TILE_INLINE void unpack_scales(ht_type type, const tile_rows *tile, size_t at, t
         g->dmin = _mm512_sub_ps(_mm512_setzero_ps(), high_halves(t[3]));
         break;
     case HT_Q3_K:
-        scales_3k(tile, at, g);
+        /* The last 16 bytes of the block: two of qs, scales, d. */
+        turn_16_bytes(tile, at + sizeof(ht_block_q3_k) - 16, t);
+        g->d = high_halves(t[3]);
+        TILE_UNROLL for (int i = 0; i < 3; i++)
+            t[i] = _mm512_shrdi_epi32(t[i], t[i + 1], 16);
+        scales_3k(t, g);
         break;
     case HT_IQ4_XS:
-        scales_iq4_xs(tile, at, g);
+        turn_16_bytes(tile, at, t);
+        g->d = low_halves(t[0]);
+        scales_iq4_xs(t, g);
         break;
     default: /* Q5_0, Q5_1 keep theirs beside the quants */
         break;
@@ -487,34 +487,43 @@ TILE_INLINE void iq4_values(const __m512i t[4], __m512i w[8])
     }
 }
 
-TILE_INLINE void unpack_small(ht_type type, bool raw, const tile_turned *from, const tile_group *g, int b, tile_block *o)
+/* Scale and minimum of a block of a small type. */
+TILE_INLINE void unpack_small_scales(ht_type type, bool woven, const tile_turned *from, const tile_group *g, int b,
+                                     tile_block *o)
+{
+    if (woven) {
+        o->d[0] = lower_to_ps(from->d);
+        if (unpack_has_min(type))
+            o->m[0] = lower_to_ps(from->m);
+    } else if (type == HT_Q5_0 || type == HT_Q5_1) {
+        o->d[0] = low_halves(from->d);
+        if (type == HT_Q5_1)
+            o->m[0] = high_halves(from->d);
+    } else if (type == HT_Q4_1) {
+        o->d[0] = low_halves(g->s[b]);
+        o->m[0] = high_halves(g->s[b]);
+    } else {
+        o->d[0] = lower_to_ps(g->s[b]);
+    }
+}
+
+TILE_INLINE void unpack_small(ht_type type, bool raw, const tile_turned *from, tile_block *o)
 {
     const __m512i *t = from->t;
     switch (type) {
-    case HT_Q4_0:
+    case HT_Q4_0: case HT_Q4_1:
         nibbles_16(raw, t, o);
-        o->d[0] = lower_to_ps(g->s[b]);
         break;
     case HT_IQ4_NL:
         iq4_values(t, o->w);
-        o->d[0] = lower_to_ps(g->s[b]);
-        break;
-    case HT_Q4_1:
-        nibbles_16(raw, t, o);
-        o->d[0] = low_halves(g->s[b]);
-        o->m[0] = high_halves(g->s[b]);
         break;
     case HT_Q5_0: case HT_Q5_1:
         nibbles_16(false, t, o);
         fifth_bits(from->high, o->w);
-        o->d[0] = low_halves(from->d);
-        if (type == HT_Q5_1)
-            o->m[0] = high_halves(from->d);
         break;
     default: /* HT_Q8_0 */
         TILE_UNROLL for (int i = 0; i < 8; i++)
             o->w[i] = _mm512_xor_si512(t[i], _mm512_set1_epi8(-128));
-        o->d[0] = lower_to_ps(g->s[b]);
         break;
     }
 }
@@ -580,14 +589,18 @@ TILE_INLINE void unpack_super(ht_type type, bool raw, const tile_turned *from, c
     }
 }
 
-/* Block b (a constant) of what turn_block made. Raw: weights may be left some bits too high, see tile_block. */
-TILE_INLINE void unpack_block(ht_type type, bool raw, const tile_turned *from, const tile_group *g, int b, tile_block *o)
+/* Block b (a constant) of what turn_block made, or woven_block. Raw: weights may be left some bits too high, see
+ * tile_block. */
+TILE_INLINE void unpack_block(ht_type type, bool woven, bool raw, const tile_turned *from, const tile_group *g, int b,
+                              tile_block *o)
 {
     o->shift[0] = o->shift[1] = 0;
-    if (unpack_is_small(type))
-        unpack_small(type, raw, from, g, b, o);
-    else
+    if (unpack_is_small(type)) {
+        unpack_small_scales(type, woven, from, g, b, o);
+        unpack_small(type, raw, from, o);
+    } else {
         unpack_super(type, raw, from, g, b, o);
+    }
 }
 
 /* ---- tiles and their ends ------------------------------------------------------------------------------------ */

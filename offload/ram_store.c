@@ -6,6 +6,7 @@
 #include "core/base/memory.h"
 #include "core/ports/resident.h"
 #include "offload/load.h"
+#include "offload/weave.h"
 
 #include <string.h>
 
@@ -67,6 +68,13 @@ static int build_views(ram_store *s, ht_error *err)
     ht_free(use);
     ht_free(matrix);
     return r;
+}
+
+static bool is_mapped(const ht_loaded *loaded)
+{
+    for (int32_t i = 0; i < loaded->n_spans; i++)
+        if (loaded->spans[i].data && !loaded->spans[i].pages) return true;
+    return false;
 }
 
 static int build_kv(ram_store *s, ht_error *err)
@@ -170,6 +178,12 @@ int ht_ram_store_open(ht_store **out, const ht_ram_store_options *options, ht_lo
     result = ht_load(&s->loaded, m->dir, options->load, options->quiet, stats ? stats : &ignored, err);
     if (result < 0) goto fail;
     result = build_views(s, err);
+    if (result < 0) goto fail;
+    if (options->woven && !is_mapped(&s->loaded)) {
+        double started = ht_now();
+        result = ht_weave(&s->views, options->woven, options->pool, err);
+        if (stats) stats->seconds += ht_now() - started;
+    }
     if (result < 0) goto fail;
     result = build_kv(s, err);
     if (result < 0) goto fail;

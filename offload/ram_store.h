@@ -13,6 +13,9 @@ typedef struct ht_ram_store_options {
     int32_t kv_pages;
     ht_load_mode load;
     bool quiet;                 /* no progress bar */
+    const bool *woven;          /* [HT_TYPE_COUNT], read at open: types whose matrices the backend rather has woven, unless
+                                   they are mapped; NULL: none */
+    ht_pool *pool;              /* borrowed, used at open: to weave. NULL: only without `woven` */
 } ht_ram_store_options;
 
 typedef struct ht_load_stats { uint64_t bytes; double seconds; const char *how; } ht_load_stats;

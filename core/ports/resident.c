@@ -2,6 +2,7 @@
 #include "core/ports/resident.h"
 
 #include "core/base/memory.h"
+#include "core/model/tiles.h"
 
 #include <string.h>
 
@@ -123,6 +124,18 @@ static void take_rows(ht_matrix *w, int64_t row, int64_t rows)
     w->rows = rows;
 }
 
+static void take_columns(ht_matrix *w, int64_t column, int64_t cols)
+{
+    w->data = (const uint8_t *)w->data + ht_row_bytes(ht_type_get(w->type), column) * (w->woven ? HT_TILE_ROWS : 1);
+    w->cols = cols;
+}
+
+/* Whether rows [row, row + rows) can be lent. */
+static bool rows_fit(const ht_matrix *w, int64_t row, int64_t rows)
+{
+    return !w->woven || (row % HT_TILE_ROWS == 0 && rows % HT_TILE_ROWS == 0);
+}
+
 /* Neurons [nb, ne) of experts: rows of gate and up, columns of down. */
 static int lend_ffn(const ht_resident *r, const ht_unit *u, ht_ffn_weights *out, ht_error *err)
 {
@@ -133,17 +146,20 @@ static int lend_ffn(const ht_resident *r, const ht_unit *u, ht_ffn_weights *out,
         u->neuron_end > f || neurons < 0 || (neurons != f && experts != 1))
         return ht_fail(err, -EINVAL, "layer %d: no such FFN range: experts [%d, %d), neurons [%d, %d)", u->layer,
                        u->expert_begin, u->expert_end, u->neuron_begin, u->neuron_end);
-    const ht_type_info *down = ht_type_get(r->ffn[u->layer].down.type);
-    if (u->neuron_begin % down->block_len || neurons % down->block_len)
+    const ht_ffn_weights *all = &r->ffn[u->layer];
+    const ht_type_info *down = ht_type_get(all->down.type);
+    int64_t unit = all->down.woven ? ht_tile_columns(all->down.type) : down->block_len;
+    if (u->neuron_begin % unit || neurons % unit)
         return ht_fail(err, -EINVAL, "layer %d: neurons [%d, %d) cut blocks of %s in ffn_down", u->layer, u->neuron_begin,
                        u->neuron_end, down->name);
     int64_t row = (int64_t)u->expert_begin * f + u->neuron_begin, down_row = (int64_t)u->expert_begin * shape->n_embd;
-    *out = r->ffn[u->layer];
+    if (!rows_fit(&all->gate, row, neurons) || !rows_fit(&all->up, row, neurons) || !rows_fit(&all->down, down_row, shape->n_embd))
+        return ht_fail(err, -EINVAL, "layer %d: neurons [%d, %d) cut tiles of rows", u->layer, u->neuron_begin, u->neuron_end);
+    *out = *all;
     take_rows(&out->gate, row, (int64_t)experts * neurons);
     take_rows(&out->up, row, (int64_t)experts * neurons);
     take_rows(&out->down, down_row, (int64_t)experts * shape->n_embd);
-    out->down.data = (const uint8_t *)out->down.data + ht_row_bytes(down, u->neuron_begin);
-    out->down.cols = neurons;
+    take_columns(&out->down, u->neuron_begin, neurons);
     if (out->gate_bias) out->gate_bias += row;
     if (out->up_bias) out->up_bias += row;
     if (out->down_bias) out->down_bias += down_row;

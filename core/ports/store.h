@@ -18,6 +18,7 @@ typedef struct ht_matrix {
     ht_type type;
     int64_t rows, cols;  /* cols: the reduction */
     size_t row_bytes;
+    bool woven;          /* rows are woven into tiles (core/model/tiles.h): only for a backend that reads them */
 } ht_matrix;
 
 typedef enum ht_unit_kind { HT_UNIT_EMBEDDING, HT_UNIT_ATTENTION, HT_UNIT_FFN, HT_UNIT_OUTPUT } ht_unit_kind;

@@ -4,6 +4,7 @@
  * that AddressSanitizer sees one byte more; what lies around y must stay untouched. Bits of a (row, column) must not
  * depend on the number of columns, on their place, or on how rows are split over calls.
  */
+#include "core/model/tiles.h"
 #include "cpu/kernels.h"
 #include "tests/support/harness.h"
 
@@ -122,6 +123,7 @@ typedef struct problem {
     size_t row_bytes, x_bytes;
     void *memory;
     uint8_t *w;      /* (rows, cols) */
+    bool woven;      /* w is */
     char *x;         /* n rows of x_bytes */
     float *row_max;  /* (rows): max |w| */
     double *x_abs;   /* (n): sum |x| */
@@ -227,7 +229,8 @@ static void multiply(const ht_kernels *k, const problem *p, bool block, float *y
     const uint8_t *w = p->w + (size_t)row * p->row_bytes;
     const char *x = p->x + (size_t)column * p->x_bytes;
     if (!block) {
-        k->dot[p->type][p->mode](y, stride, w, p->row_bytes, rows, x, p->x_bytes, n, p->s.cols);
+        ht_dot_fn *dot = p->woven ? k->dot_woven[p->type] : k->dot[p->type][p->mode];
+        dot(y, stride, w, p->row_bytes, rows, x, p->x_bytes, n, p->s.cols);
         return;
     }
     const ht_matmul *m = &k->matmul[p->type][p->mode];
@@ -236,7 +239,8 @@ static void multiply(const ht_kernels *k, const problem *p, bool block, float *y
     int64_t cut = n % 3 ? n / 2 / m->column_tile * m->column_tile : n / 3;
     m->pack(packed, x, p->x_bytes, cut, n, n, p->s.cols);
     m->pack(packed, x, p->x_bytes, 0, cut, n, p->s.cols);
-    m->run(y, stride, w, p->row_bytes, rows, packed, n, p->s.cols, scratch);
+    ht_matmul_fn *run = p->woven ? k->matmul_woven[p->type] : m->run;
+    run(y, stride, w, p->row_bytes, rows, packed, n, p->s.cols, scratch);
     free(packed);
     free(scratch);
 }
@@ -317,6 +321,63 @@ done:
     free(block.memory);
     free(decode.memory);
 }
+
+/* Woven rows give the bits of plain ones, whole or in ranges of tiles, and fit into the same bytes. */
+static void check_woven(const ht_kernels *k, problem *p, bool block, uint64_t seed)
+{
+    shape s = p->s;
+    result rows = result_make(s, 0), woven = result_make(s, 5);
+    multiply(k, p, block, rows.y, rows.stride, 0, s.rows, 0, s.n);
+    uint8_t *plain = p->w, *tiles = exact(p->row_bytes * (size_t)s.rows, 32);
+    for (int64_t r = 0; r < s.rows; r += HT_TILE_ROWS)
+        ht_tile_weave(p->type, plain + (size_t)r * p->row_bytes, tiles + (size_t)r * p->row_bytes, s.cols);
+    p->w = tiles;
+    p->woven = true;
+    for (int64_t step = s.rows; step > 0; step = step > HT_TILE_ROWS ? HT_TILE_ROWS : 0) {
+        result_reset(&woven);
+        for (int64_t r = 0; r < s.rows; r += step)
+            multiply(k, p, block, woven.y + r, woven.stride, r, step, 0, s.n);
+        cr_assert(result_guards(&woven, s), "%s, woven: wrote outside y", describe(k, p, block, seed));
+        for (int64_t c = 0; c < s.n; c++)
+            cr_assert(memcmp(rows.y + c * rows.stride, woven.y + c * woven.stride, (size_t)s.rows * sizeof(float)) == 0,
+                      "%s: woven rows have other bits in column %lld", describe(k, p, block, seed), (long long)c);
+    }
+    p->w = plain;
+    p->woven = false;
+    free(tiles - 32);
+    free(rows.memory);
+    free(woven.memory);
+}
+
+static void check_woven_level(ht_isa isa)
+{
+    if (ht_isa_detect() < isa)
+        cr_skip_test("this CPU lacks %s", ht_isa_name(isa));
+    static const int64_t columns[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 21};
+    static ht_kernels k;
+    uint64_t seed = 1;
+    ht_kernels_init(&k, isa);
+    for (int type = 0; type < HT_TYPE_COUNT; type++) {
+        cr_assert_eq(!k.dot_woven[type], !k.matmul_woven[type]);
+        for (int i = 0; i < 24 && k.dot_woven[type]; i++, seed++) {
+            const int64_t group = ht_tile_columns((ht_type)type);
+            state = seed;
+            shape s = {HT_TILE_ROWS * (1 + draw() % 5), group * (1 + draw() % 7), columns[i % 10]};
+            if (i >= 22) /* more columns of weights than any segment */
+                s.rows = HT_TILE_ROWS, s.cols = ht_type_get((uint32_t)type)->block_len == 1 ? 6144 + 96 : 33 * 1024;
+            problem p;
+            problem_make(&p, (ht_type)type, 0, s, (enum mood)(i % MOODS));
+            cr_assert(ht_tiles_fit(p.type, s.rows, s.cols));
+            if (s.n <= HT_DECODE_COLUMNS)
+                check_woven(&k, &p, false, seed);
+            check_woven(&k, &p, true, seed);
+            problem_free(&p);
+        }
+    }
+}
+
+Test(dot, woven_avx2, .timeout = 60) { check_woven_level(HT_ISA_AVX2); }
+Test(dot, woven_avx512, .timeout = 60) { check_woven_level(HT_ISA_AVX512); }
 
 static void check(ht_isa isa, ht_type type, shape s, enum mood mood, uint64_t seed)
 {

@@ -131,9 +131,9 @@ static void run_sparse(const sparse *s, bool gated, int32_t first, int32_t n)
 {
     const ht_norm norm = {.kind = HT_NORM_RMS, .eps = 1e-5f, .gain = s->gain};
     const size_t row = D * sizeof(float);
-    const ht_matrix selector = {(char *)s->select + (size_t)first * row, HT_F32, n, D, row},
-                    up = {(char *)s->pay + 2 * (size_t)first * row, HT_F32, n, D, 2 * row},
-                    down = {(char *)s->pay + (2 * (size_t)first + 1) * row, HT_F32, n, D, 2 * row};
+    const ht_matrix selector = {(char *)s->select + (size_t)first * row, HT_F32, n, D, row, false},
+                    up = {(char *)s->pay + 2 * (size_t)first * row, HT_F32, n, D, 2 * row, false},
+                    down = {(char *)s->pay + (2 * (size_t)first + 1) * row, HT_F32, n, D, 2 * row, false};
 
     s->b->ops->ffn(s->b, &(ht_ffn_args){.x = s->x, .norm = norm, .up = selector, .activation = HT_RELU, .h = s->h});
     s->b->ops->active(s->b, &(ht_active_args){.h = s->h, .f = n, .list = s->list, .count = s->count});
