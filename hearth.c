@@ -335,6 +335,7 @@ int hearth_bench_kernel(hearth_kernel_bench *b, hearth_error *error)
         .columns = b->columns,
         .rows = b->rows,
         .cols = b->cols,
+        .woven = b->woven,
         .repeats = b->repeats,
     };
     int act;
@@ -347,6 +348,7 @@ int hearth_bench_kernel(hearth_kernel_bench *b, hearth_error *error)
     if (r >= 0 && !ht_type_by_name(b->type, &inner.type)) r = ht_fail(&err, -EINVAL, "type '%s' is not known", b->type);
     if (r >= 0 && !ht_isa_by_name(b->isa, &inner.isa)) r = ht_fail(&err, -EINVAL, "CPU level '%s' is not known", b->isa);
     if (r >= 0) r = ht_cpu_bench_kernel(&inner, &err);
+    b->woven = inner.woven;
     b->bytes_per_second = inner.bytes_per_second;
     b->macs_per_second = inner.macs_per_second;
     return ht_give_error(r < 0 ? r : 0, &err, error);

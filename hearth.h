@@ -61,7 +61,8 @@ typedef struct hearth_options {
     const char *activations; /* "q8" (default) or "f32" */
     const char *k_type, *v_type; /* KV cache types: "f16" (default), "f32", "q8_0", "q4_0" */
     const char *isa;         /* highest CPU level to use: "ref", "avx2", "avx512"; NULL: the best there is */
-    const char *load;        /* "auto" (default), "mmap", "read" */
+    const char *load;        /* "mmap", "read" (into memory of its own, where matrices are woven into the tiles that the CPU
+                                reads fastest: the same results), or "auto" (default): read, unless it does not fit */
     const char *device;      /* where it computes: "none" (default: the CPU), "cuda", "emu" (an emulated GPU: for tests).
                                 On a device all weights and KV must fit into its memory */
     uint64_t vram;           /* most bytes of device memory to use; 0: what is free ("emu": 1 GiB) */
@@ -380,6 +381,8 @@ typedef struct hearth_kernel_bench {
     int64_t rows, cols;
     int32_t repeats;
     const char *activations;   /* "q8" (default) or "f32" */
+    bool woven;                /* rows woven into tiles, as an engine has them in RAM; false: plain rows, as in a mapped file.
+                                  out: false where the level, type or shape has no tiles */
     double bytes_per_second, macs_per_second; /* out */
 } hearth_kernel_bench;
 HEARTH_API int hearth_bench_kernel(hearth_kernel_bench *bench, hearth_error *error);

@@ -8,7 +8,7 @@
 typedef struct cli_bench_options {
     cli_engine_options engine;
     int32_t prompt, generate, depth, repeats, rows, cols;
-    bool json, kernels;
+    bool json, kernels, plain;
     const char *types, *levels, *thread_counts, *columns, *parallel; /* lists with commas; NULL: default */
 } cli_bench_options;
 

@@ -70,13 +70,14 @@ static void print_row(const hearth_kernel_bench *k, double read, cJSON *rows)
         cJSON_AddStringToObject(j, "isa", k->isa);
         cJSON_AddNumberToObject(j, "threads", k->threads);
         cJSON_AddNumberToObject(j, "columns", k->columns);
+        cJSON_AddBoolToObject(j, "woven", k->woven);
         cJSON_AddNumberToObject(j, weights ? "bytes_per_second" : "macs_per_second",
                                 weights ? k->bytes_per_second : k->macs_per_second);
         if (weights && read > 0) cJSON_AddNumberToObject(j, "share_of_read", k->bytes_per_second / read);
         cJSON_AddItemToArray(rows, j);
         return;
     }
-    cli_print("%-8s %-8s %8d %8d", k->type, k->isa, k->threads, k->columns);
+    cli_print("%-8s %-8s %-6s %8d %8d", k->type, k->isa, k->woven ? "woven" : "plain", k->threads, k->columns);
     if (weights) cli_print(" %10.2f GB/s", k->bytes_per_second / 1e9);
     else cli_print(" %10.1f Gmac/s", k->macs_per_second / 1e9);
     if (weights && read > 0) cli_print(" %7.1f%%", 100 * k->bytes_per_second / read);
@@ -93,7 +94,7 @@ static int measure(const cli_bench_options *o, const plan *p, int32_t threads, c
         if (threads) cli_print("%d thread%s", threads, threads > 1 ? "s" : "");
         else cli_print("all cores");
         cli_print(": streaming read %s\n", cli_read_text(read, text));
-        cli_print("%-8s %-8s %8s %8s %15s %8s\n", "type", "level", "threads", "columns", "", "of read");
+        cli_print("%-8s %-8s %-6s %8s %8s %15s %8s\n", "type", "level", "rows", "threads", "columns", "", "of read");
     }
     for (int t = 0; t < p->types.n; t++)
         for (int l = 0; l < p->levels.n; l++)
@@ -101,7 +102,8 @@ static int measure(const cli_bench_options *o, const plan *p, int32_t threads, c
                 hearth_error error = {0};
                 hearth_kernel_bench k = {.type = p->types.word[t], .isa = p->levels.word[l], .threads = threads,
                                          .columns = p->columns[c], .rows = o->rows, .cols = o->cols,
-                                         .repeats = o->repeats, .activations = o->engine.act};
+                                         .repeats = o->repeats, .activations = o->engine.act,
+                                         .woven = !o->plain};
                 int rc = hearth_bench_kernel(&k, &error);
                 if (rc == -ENOTSUP) continue; /* not on this machine, or no such kernel */
                 if (rc == -EINVAL) return cli_usage("bench", "--types, --levels: %s", error.text);

@@ -31,6 +31,8 @@ static const cli_option kernel_table[] = {
      .help = "numbers of threads to measure, default 1 and all cores"},
     {.name = "columns", .kind = CLI_TEXT, .value = "LIST", .at = AT(columns), .flags = CLI_NO_ENV,
      .help = "numbers of columns to measure, default 1,4,64: up to 8 gives GB/s of weights, more gives multiply-adds"},
+    {.name = "plain", .kind = CLI_FLAG, .at = AT(plain), .flags = CLI_NO_ENV,
+     .help = "plain rows, as in a mapped file; default: woven into tiles where a level reads such, as they lie in RAM"},
     WHOLE("rows", NULL, rows, 1, 1 << 24, "rows of the matrix, default 4096"),
     WHOLE("cols", NULL, cols, 1, 1 << 24, "columns of the matrix, default 4096"),
     {0}};

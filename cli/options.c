@@ -26,7 +26,8 @@ const cli_option cli_engine_table[] = {
     {.name = "isa", .kind = CLI_CHOICE, .value = "LEVEL", .at = AT(isa), .choices = "ref|avx2|avx512",
      .help = "highest level of CPU instructions to use; default: the best there is"},
     {.name = "load", .kind = CLI_CHOICE, .value = "HOW", .at = AT(load), .choices = "auto|mmap|read",
-     .help = "map the file, or read it into memory; default auto"},
+     .help = "map the file, or read it into memory, where matrices are rearranged for the CPU's kernels; default auto: read, "
+     "unless it does not fit"},
     {.name = "device", .kind = CLI_CHOICE, .value = "KIND", .at = AT(device), .choices = "none|cuda|emu",
      .help = "compute on a GPU that holds the whole model, or on an emulated one (slow, for tests); default none: the "
      "CPU"},

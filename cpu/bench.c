@@ -6,6 +6,7 @@
 #include "core/base/memory.h"
 #include "core/base/random.h"
 #include "core/base/threads.h"
+#include "core/model/tiles.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -17,9 +18,10 @@
 /* ---- kernels ------------------------------------------------------------------------------------------------- */
 
 typedef struct kernel_job {
-    const ht_kernels *k;
     const ht_kernel_bench *b;
-    int mode;
+    ht_dot_fn *dot;
+    ht_matmul_fn *run;
+    const ht_matmul *matmul;
     size_t row_bytes, matrix_bytes, x_bytes;
     int64_t unit; /* rows of a task */
     const char *w, *x;
@@ -37,7 +39,7 @@ static void dot_range(void *context, int64_t begin, int64_t end, int thread)
     for (int64_t i = begin; i < end; i++) {
         int64_t row = i % units * j->unit, rows = ht_min_i64(j->unit, b->rows - row);
         const char *w = j->w + (size_t)(i / units) * j->matrix_bytes + (size_t)row * j->row_bytes;
-        j->k->dot[b->type][j->mode](j->y + row, b->rows, w, j->row_bytes, rows, j->x, j->x_bytes, b->columns, b->cols);
+        j->dot(j->y + row, b->rows, w, j->row_bytes, rows, j->x, j->x_bytes, b->columns, b->cols);
     }
 }
 
@@ -46,7 +48,7 @@ static void pack_range(void *context, int64_t begin, int64_t end, int thread)
     const kernel_job *j = context;
     const ht_kernel_bench *b = j->b;
     (void)thread;
-    j->k->matmul[b->type][j->mode].pack(j->packed, j->x, j->x_bytes, begin, end, b->columns, b->cols);
+    j->matmul->pack(j->packed, j->x, j->x_bytes, begin, end, b->columns, b->cols);
 }
 
 static void matmul_range(void *context, int64_t begin, int64_t end, int thread)
@@ -55,9 +57,8 @@ static void matmul_range(void *context, int64_t begin, int64_t end, int thread)
     const ht_kernel_bench *b = j->b;
     for (int64_t i = begin; i < end; i++) {
         int64_t row = i * BLOCK_ROWS, rows = ht_min_i64(BLOCK_ROWS, b->rows - row);
-        j->k->matmul[b->type][j->mode].run(j->y + row, b->rows, j->w + (size_t)row * j->row_bytes, j->row_bytes, rows,
-                                           j->packed, b->columns, b->cols,
-                                           j->scratch + (size_t)thread * j->scratch_bytes);
+        j->run(j->y + row, b->rows, j->w + (size_t)row * j->row_bytes, j->row_bytes, rows, j->packed, b->columns, b->cols,
+               j->scratch + (size_t)thread * j->scratch_bytes);
     }
 }
 
@@ -79,6 +80,20 @@ static void fill_weights(char *w, size_t bytes, ht_type type)
     }
 }
 
+static int weave(char *w, size_t bytes, size_t row_bytes, const ht_kernel_bench *b)
+{
+    const size_t tile = HT_TILE_ROWS * row_bytes;
+    char *aside = ht_alloc(tile, 1);
+    if (!aside)
+        return -ENOMEM;
+    for (size_t at = 0; at < bytes; at += tile) {
+        memcpy(aside, w + at, tile);
+        ht_tile_weave(b->type, aside, w + at, b->cols);
+    }
+    ht_free(aside);
+    return 0;
+}
+
 static double timed(ht_pool *pool, kernel_job *j, int64_t matrices)
 {
     const ht_kernel_bench *b = j->b;
@@ -86,7 +101,7 @@ static double timed(ht_pool *pool, kernel_job *j, int64_t matrices)
     if (b->columns <= HT_DECODE_COLUMNS) {
         ht_pool_for(pool, matrices * ht_ceil_div(b->rows, j->unit), 1, dot_range, j);
     } else {
-        ht_pool_for(pool, b->columns, 8 * j->k->matmul[b->type][j->mode].column_tile, pack_range, j);
+        ht_pool_for(pool, b->columns, 8 * j->matmul->column_tile, pack_range, j);
         ht_pool_for(pool, ht_ceil_div(b->rows, BLOCK_ROWS), 1, matmul_range, j);
     }
     return ht_now() - start;
@@ -105,7 +120,7 @@ int ht_cpu_bench_kernel(ht_kernel_bench *b, ht_error *err)
     double *seconds = ht_calloc((size_t)ht_max_i64(b->repeats, 1), sizeof(double));
     int rc = ht_pool_open(&pool, &(ht_pool_options){.threads = b->threads, .pin = true}, err);
     const bool decode = b->columns <= HT_DECODE_COLUMNS;
-    kernel_job j = {.k = k, .b = b, .mode = b->f32, .row_bytes = ht_row_bytes(info, b->cols)};
+    kernel_job j = {.b = b, .row_bytes = ht_row_bytes(info, b->cols)};
     size_t w_bytes = 0, x_bytes = 0, packed = 0;
     char *w = NULL;
     float *x = NULL;
@@ -117,6 +132,11 @@ int ht_cpu_bench_kernel(ht_kernel_bench *b, ht_error *err)
         goto done;
     ht_kernels_init(k, b->isa);
     const bool quantised = !b->f32 && info->block_len > 1;
+    b->woven = b->woven && k->dot_woven[b->type] && (quantised || info->block_len == 1) &&
+               ht_tiles_fit(b->type, b->rows, b->cols);
+    j.matmul = &k->matmul[b->type][b->f32];
+    j.dot = b->woven ? k->dot_woven[b->type] : k->dot[b->type][b->f32];
+    j.run = b->woven ? k->matmul_woven[b->type] : j.matmul->run;
     j.matrix_bytes = j.row_bytes * (size_t)b->rows;
     int64_t matrices = decode ? ht_max_i64((int64_t)(WORKING_SET / j.matrix_bytes), 1) : 1;
     w_bytes = j.matrix_bytes * (size_t)matrices;
@@ -128,8 +148,8 @@ int ht_cpu_bench_kernel(ht_kernel_bench *b, ht_error *err)
     rows = ht_alloc_pages(x_bytes);
     j.y = ht_alloc((size_t)(b->rows * b->columns), sizeof(float));
     if (!decode) {
-        packed = k->matmul[b->type][j.mode].packed_bytes(b->columns, b->cols);
-        j.scratch_bytes = ht_align_up(k->matmul[b->type][j.mode].scratch_bytes(b->cols), 4096);
+        packed = j.matmul->packed_bytes(b->columns, b->cols);
+        j.scratch_bytes = ht_align_up(j.matmul->scratch_bytes(b->cols), 4096);
         j.packed = ht_alloc_pages(packed);
         j.scratch = ht_alloc_aligned(j.scratch_bytes * (size_t)ht_pool_threads(pool) + 64, 4096);
         if (!j.packed || !j.scratch)
@@ -138,6 +158,8 @@ int ht_cpu_bench_kernel(ht_kernel_bench *b, ht_error *err)
     if (!w || !x || !rows || !j.y)
         goto done;
     fill_weights(w, w_bytes, b->type);
+    if (b->woven && weave(w, w_bytes, j.row_bytes, b) < 0)
+        goto done;
     for (int64_t c = 0; c < b->columns; c++) {
         for (int64_t i = 0; i < b->cols; i++)
             x[i] = (float)ht_random_uniform(1, (uint64_t)c, (uint64_t)i, 0) - 0.5f;

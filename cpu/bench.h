@@ -9,6 +9,7 @@ typedef struct ht_kernel_bench {
     ht_type type;
     ht_isa isa;
     bool f32;               /* activations in F32 instead of 8 bits */
+    bool woven;             /* rows woven into tiles; in: if this level reads such and the shape has them; out: whether */
     int threads;
     int64_t columns;        /* <= HT_DECODE_COLUMNS: the decode class; more: the block class */
     int64_t rows, cols;     /* of one matrix */

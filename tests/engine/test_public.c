@@ -70,6 +70,39 @@ Test(public, any_allocation_may_fail, .timeout = 120) { fail_everywhere("models/
 Test(public, any_allocation_of_a_folder_may_fail, .timeout = 120) { fail_everywhere("models/arch/phi3/config.json", NULL); }
 Test(public, any_allocation_on_a_device_may_fail, .timeout = 120) { fail_everywhere("models/arch/llama/llama.gguf", "emu"); }
 
+/* ---- how weights lie in memory ----------------------------------------------------------------------------- */
+
+/* The hash of all logits of a prompt and of a few tokens after it. */
+static uint64_t hash_of(const char *path, const char *load)
+{
+    const int32_t tokens[24] = {1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15, 4, 8, 12, 16, 20, 30, 40, 50, 60, 63, 21, 31};
+    hearth_engine *engine = NULL;
+    hearth_session *session = NULL;
+    hearth_error error = {0};
+    hearth_stats stats;
+
+    cr_assert_eq(hearth_engine_open(&engine, &(hearth_options){.model = path, .load = load, .context = 64, .quiet = true},
+                                    &error), 0, "%s", error.text);
+    cr_assert_eq(hearth_session_open(&session, engine, &(hearth_session_options){0}, &error), 0, "%s", error.text);
+    cr_assert_eq(hearth_session_sync(session, tokens, 16, &error), 0, "%s", error.text);
+    for (int i = 0; i < 8; i++) cr_assert_eq(hearth_session_append(session, tokens[16 + i], &error), 0, "%s", error.text);
+    hearth_engine_stats(engine, &stats);
+    hearth_session_close(&session);
+    hearth_engine_close(&engine);
+    return stats.logits_hash;
+}
+
+/* Files that are read are woven for the CPU's best level, mapped ones are not. */
+Test(public, a_file_read_and_a_file_mapped_give_the_same_bits)
+{
+    static const char *const files[] = {"models/kjv-relu-7m/kjv-relu-7m-q4.gguf", "models/arch/llama/llama.gguf"};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        char path[TEST_PATH_MAX];
+        if (!test_data(path, files[i])) cr_skip_test("no %s", files[i]);
+        cr_assert_eq(hash_of(path, "read"), hash_of(path, "mmap"), "%s", files[i]);
+    }
+}
+
 /* ---- single kernels --------------------------------------------------------------------------------------- */
 
 Test(public, a_kernel_to_measure_has_defaults)
@@ -81,6 +114,18 @@ Test(public, a_kernel_to_measure_has_defaults)
     cr_assert_str_eq(bench.type, "q4_0");
     cr_assert(bench.isa && bench.threads > 0);
     cr_assert_gt(bench.macs_per_second, 0.0);
+}
+
+Test(public, a_kernel_says_whether_its_rows_were_woven)
+{
+    hearth_kernel_bench bench = {.columns = 1, .rows = 48, .cols = 256, .repeats = 1, .isa = "ref", .woven = true};
+    hearth_error error = {0};
+
+    cr_assert_eq(hearth_bench_kernel(&bench, &error), 0, "%s", error.text);
+    cr_assert(!bench.woven, "the references read plain rows alone");
+    bench = (hearth_kernel_bench){.columns = 1, .rows = 40, .cols = 256, .repeats = 1, .woven = true};
+    cr_assert_eq(hearth_bench_kernel(&bench, &error), 0, "%s", error.text);
+    cr_assert(!bench.woven, "40 rows are not whole tiles");
 }
 
 Test(public, an_unknown_choice_of_a_kernel_to_measure_is_named)

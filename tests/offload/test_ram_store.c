@@ -1,6 +1,7 @@
 /* The RAM store: every way of loading gives the file's bytes, views are cut where units say, and what is wrong with a
  * file is said with its name. */
 #include "core/base/memory.h"
+#include "core/model/tiles.h"
 #include "offload/ram_store.h"
 #include "tests/support/data.h"
 #include "tests/support/fail.h"
@@ -17,6 +18,7 @@ static const char *const model_file = "models/kjv-relu-7m/kjv-relu-7m-q4.gguf";
 typedef struct fixture {
     char path[TEST_PATH_MAX];
     ht_load_mode load;
+    bool weave;          /* all types that can be */
     ht_model *model;
     ht_store *store;
     ht_load_stats stats;
@@ -25,14 +27,21 @@ typedef struct fixture {
 static int open_store(void *context, ht_error *err)
 {
     fixture *f = context;
-    ht_kv_layout kv;
+    ht_ram_store_options o = {.kv_pages = 3, .load = f->load, .quiet = true};
+    ht_pool *pool = NULL;
+    bool all[HT_TYPE_COUNT];
     int r = ht_model_open(&f->model, f->path, err);
     if (r < 0) return r;
-    r = ht_kv_layout_init(&kv, &f->model->shape, HT_F16, HT_F16, err);
-    if (r >= 0)
-        r = ht_ram_store_open(&f->store,
-                              &(ht_ram_store_options){.model = f->model, .kv = kv, .kv_pages = 3, .load = f->load, .quiet = true},
-                              &f->stats, err);
+    o.model = f->model;
+    r = ht_kv_layout_init(&o.kv, &f->model->shape, HT_F16, HT_F16, err);
+    if (r >= 0 && f->weave) {
+        memset(all, true, sizeof all);
+        o.woven = all;
+        r = ht_pool_open(&pool, &(ht_pool_options){.threads = 3}, err);
+        o.pool = pool;
+    }
+    if (r >= 0) r = ht_ram_store_open(&f->store, &o, &f->stats, err);
+    ht_pool_close(&pool);
     if (r < 0) ht_model_close(&f->model);
     return r;
 }
@@ -63,7 +72,14 @@ static void check_matrix(const fixture *f, ht_tensor_ref ref, ht_matrix m)
     cr_assert_eq(m.rows, ref.rows);
     cr_assert_eq(m.cols, t->dim[0]);
     cr_assert_eq(m.type, t->type);
-    cr_assert(memcmp(m.data, in_file, (size_t)m.rows * m.row_bytes) == 0, "%s", t->name);
+    uint8_t *rows = malloc((size_t)m.rows * m.row_bytes);
+    memcpy(rows, m.data, (size_t)m.rows * m.row_bytes);
+    for (int64_t r = 0; m.woven && r < m.rows; r += HT_TILE_ROWS) {
+        size_t at = (size_t)r * m.row_bytes;
+        ht_tile_unweave(m.type, (const uint8_t *)m.data + at, rows + at, m.cols);
+    }
+    cr_assert(memcmp(rows, in_file, (size_t)m.rows * m.row_bytes) == 0, "%s", t->name);
+    free(rows);
 }
 
 static ht_unit whole_ffn(const fixture *f, int32_t layer)
@@ -107,6 +123,57 @@ Test(ram_store, every_way_of_loading_gives_the_bytes_of_the_file)
         check_units(&f);
         close_store(&f);
     }
+}
+
+/* Matrices with whole tiles are woven, and nothing is lost by it; mapped files stay as they are. */
+Test(ram_store, matrices_are_woven_where_memory_is_the_store_s_own)
+{
+    static const ht_load_mode modes[] = {HT_LOAD_MMAP, HT_LOAD_READ};
+    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
+        fixture f = {.weave = true};
+        ht_lease lease;
+        open_or_skip(&f, modes[i]);
+        check_units(&f);
+        ht_unit unit = whole_ffn(&f, 0);
+        cr_assert_eq(f.store->ops->acquire(f.store, &unit, &lease, NULL), 0);
+        cr_assert_eq(lease.u.ffn.up.woven, modes[i] == HT_LOAD_READ);
+        cr_assert_eq(lease.u.ffn.down.woven, modes[i] == HT_LOAD_READ);
+        cr_assert_eq(f.store->ops->acquire(f.store, &(ht_unit){.kind = HT_UNIT_OUTPUT}, &lease, NULL), 0);
+        cr_assert_eq(lease.u.output.head.woven, modes[i] == HT_LOAD_READ);
+        close_store(&f);
+    }
+}
+
+/* A part of the neurons of woven matrices: whole tiles of gate and up, whole groups of columns of down. */
+Test(ram_store, neurons_are_cut_out_of_tiles)
+{
+    fixture plain = {0}, woven = {.weave = true};
+    open_or_skip(&plain, HT_LOAD_READ);
+    open_or_skip(&woven, HT_LOAD_READ);
+    ht_unit unit = whole_ffn(&plain, 1);
+    ht_lease a, b;
+    ht_error err = {0};
+    unit.neuron_begin = 256;
+    unit.neuron_end = 512;
+    cr_assert_eq(plain.store->ops->acquire(plain.store, &unit, &a, &err), 0, "%s", err.text);
+    cr_assert_eq(woven.store->ops->acquire(woven.store, &unit, &b, &err), 0, "%s", err.text);
+    const ht_matrix *rows = &a.u.ffn.down, *tiles = &b.u.ffn.down;
+    cr_assert(tiles->woven && tiles->cols == rows->cols && tiles->row_bytes == rows->row_bytes);
+    size_t bytes = ht_row_bytes(ht_type_get(rows->type), rows->cols);
+    uint8_t *cut = malloc(HT_TILE_ROWS * bytes), *tile = malloc(HT_TILE_ROWS * bytes);
+    for (int64_t r = 0; r < rows->rows; r += HT_TILE_ROWS) {
+        for (int64_t i = 0; i < HT_TILE_ROWS; i++)
+            memcpy(cut + (size_t)i * bytes, (const uint8_t *)rows->data + (size_t)(r + i) * rows->row_bytes, bytes);
+        ht_tile_weave(rows->type, cut, tile, rows->cols);
+        cr_assert(memcmp(tile, (const uint8_t *)tiles->data + (size_t)r * tiles->row_bytes, HT_TILE_ROWS * bytes) == 0);
+    }
+    free(cut);
+    free(tile);
+    unit.neuron_begin = 256 + 32; /* whole blocks, half a group */
+    cr_assert_eq(woven.store->ops->acquire(woven.store, &unit, &b, &err), -EINVAL);
+    cr_assert(strstr(err.text, "layer 1") != NULL, "%s", err.text);
+    close_store(&plain);
+    close_store(&woven);
 }
 
 /* A part of the neurons: rows of gate and up, columns of down. */
