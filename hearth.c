@@ -1,8 +1,8 @@
 /* The composition root: the one file that knows every module. It opens them, wires them, closes them. No computing here,
  * and no calls of the public API beyond that: those that need an open engine, or none, are in api/.
  *
- * An engine is a stack, opened upwards and closed downwards: model and tokenizer, thread pool, device (if any), backend,
- * store, engine. Backend and store are of one place: CPU and RAM, or a device and its memory.
+ * An engine is a stack, opened upwards and closed downwards: model and tokenizer, thread pool, device (if any), sites,
+ * engine. A site is a backend and its store: CPU and RAM, or a device and its memory.
  */
 #include "api/handles.h"
 #include "core/base/log.h"
@@ -28,8 +28,8 @@ typedef struct stack {
     ht_isa isa;
     ht_gpu *gpu;               /* NULL: the CPU computes */
     ht_device_info device;     /* of gpu */
-    ht_backend *backend;
-    ht_store *store;
+    ht_site sites[2];          /* [n_sites], in the order of layers */
+    int32_t n_sites, gpu_layers;
     ht_load_stats load;
 } stack;
 
@@ -45,6 +45,7 @@ typedef struct settings {
     ht_load_mode load;
     ht_isa isa;
     device_kind device;
+    int32_t gpu_layers; /* at most the model's */
     size_t vram;
     bool quiet;
 } settings;
@@ -107,10 +108,12 @@ static int read_numbers(settings *s, const hearth_options *o, const ht_shape *sh
     s->context = o->context ? o->context : shape->n_context < DEFAULT_CONTEXT ? shape->n_context : DEFAULT_CONTEXT;
     s->sessions = o->sessions ? o->sessions : 1;
     s->chunk = o->chunk ? o->chunk : DEFAULT_CHUNK;
+    s->gpu_layers = o->gpu_layers && o->gpu_layers < shape->n_layers ? o->gpu_layers : shape->n_layers;
     int r = ht_check_range("threads", o->threads, 0, 1024, err);
     if (r >= 0) r = ht_check_range("context", s->context, 1, MOST_CONTEXT, err);
     if (r >= 0) r = ht_check_range("sessions", s->sessions, 1, MOST_SESSIONS, err);
     if (r >= 0) r = ht_check_range("chunk", s->chunk, 1, 1 << 16, err);
+    if (r >= 0) r = ht_check_range("GPU layers", o->gpu_layers, 0, INT32_MAX, err);
     if (r >= 0) r = ht_check_range("KV tokens", o->kv_tokens, 0, INT32_MAX, err);
     if (r < 0) return r;
     if (s->chunk > (int64_t)s->context * s->sessions) s->chunk = s->context * s->sessions; /* never more at once */
@@ -125,40 +128,64 @@ static int read_numbers(settings *s, const hearth_options *o, const ht_shape *sh
     return 0;
 }
 
-static int open_on_host(stack *e, const settings *s, const ht_ops_limits *limits, ht_error *err)
+/* The site that is opened next; it belongs to the stack at once. */
+static ht_site *next_site(stack *e) { return &e->sites[e->n_sites++]; }
+
+static int open_on_host(stack *e, const settings *s, const ht_ops_limits *limits, const ht_share *share, ht_error *err)
 {
-    int r = ht_host_open(&e->backend, &(ht_host_options){.limits = *limits, .pool = e->pool, .isa = s->isa}, err);
-    if (r < 0) return r;
+    ht_site *site = next_site(e);
     bool woven[HT_TYPE_COUNT];
+
+    int r = ht_host_open(&site->backend, &(ht_host_options){.limits = *limits, .pool = e->pool, .isa = s->isa}, err);
+    if (r < 0) return r;
     ht_host_woven_types(s->isa, s->act, woven);
     const ht_ram_store_options store = {.model = e->model,
+                                        .share = share,
                                         .kv = limits->kv,
                                         .kv_pages = s->kv_pages,
                                         .load = s->load,
                                         .quiet = s->quiet,
                                         .woven = woven,
                                         .pool = e->pool};
-    return ht_ram_store_open(&e->store, &store, &e->load, err);
+    return ht_ram_store_open(&site->store, &store, &e->load, err);
 }
 
-/* Wholly on a device. The store comes last and knows what the engine will still take. */
-static int open_on_device(stack *e, const settings *s, const ht_ops_limits *limits, ht_error *err)
+/* The store comes last and knows what the engine will still take. */
+static int open_on_device(stack *e, const settings *s, const ht_ops_limits *limits, const ht_share *share, ht_error *err)
 {
-    ht_device_store_options store = {.model = e->model, .kv = limits->kv, .kv_pages = s->kv_pages, .quiet = s->quiet};
+    ht_site *site = next_site(e);
+    ht_device_store_options store = {
+        .model = e->model, .share = share, .kv = limits->kv, .kv_pages = s->kv_pages, .quiet = s->quiet};
     double started = ht_now();
 
-    int r = ht_forward_bytes(limits, HT_DEVICE_ALIGN, &store.reserve, err);
+    int r = ht_forward_bytes(limits, share->output, HT_DEVICE_ALIGN, &store.reserve, err);
     if (r >= 0)
         r = s->device == DEVICE_CUDA ? ht_device_cuda_open(&e->gpu, 0, s->vram, err)
                                      : ht_device_emu_open(&e->gpu, &(ht_emu_options){.budget = s->vram}, err);
     if (r >= 0)
-        r = ht_gpu_backend_open(&e->backend,
+        r = ht_gpu_backend_open(&site->backend,
                                 &(ht_gpu_backend_options){.limits = *limits, .gpu = e->gpu, .resident = true}, err);
     if (r >= 0) e->gpu->device.ops->info(&e->gpu->device, &e->device);
     store.gpu = e->gpu;
-    if (r >= 0) r = ht_device_store_open(&e->store, &store, err);
-    e->load = (ht_load_stats){e->model->weight_bytes, ht_now() - started, "uploaded"};
+    if (r >= 0) r = ht_device_store_open(&site->store, &store, err);
+    e->gpu_layers = ht_share_layers(share);
+    e->load = (ht_load_stats){e->model->weight_bytes, e->load.seconds + ht_now() - started, "uploaded"};
     return r;
+}
+
+/* The CPU has the layers before those of the device. */
+static int open_sites(stack *e, const settings *s, const ht_ops_limits *limits, ht_error *err)
+{
+    const ht_share all = ht_share_all(&e->model->shape);
+    ht_share host = all, device = all;
+    int r = 0;
+
+    if (s->device == DEVICE_NONE) return open_on_host(e, s, limits, &all, err);
+    host.layer_end = device.layer_begin = all.layer_end - s->gpu_layers;
+    host.output = false;
+    device.embedding = host.layer_end == 0;
+    if (!device.embedding) r = open_on_host(e, s, limits, &host, err);
+    return r < 0 ? r : open_on_device(e, s, limits, &device, err);
 }
 
 static int open_compute(stack *e, const settings *s, ht_error *err)
@@ -173,10 +200,10 @@ static int open_compute(stack *e, const settings *s, ht_error *err)
 
     int r = ht_kv_layout_init(&limits.kv, &e->model->shape, s->k_type, s->v_type, err);
     if (r >= 0) r = ht_pool_open(&e->pool, &(ht_pool_options){.threads = s->threads, .pin = false}, err);
-    if (r >= 0) r = s->device ? open_on_device(e, s, &limits, err) : open_on_host(e, s, &limits, err);
+    if (r >= 0) r = open_sites(e, s, &limits, err);
     if (r >= 0)
         r = ht_engine_open(&e->api.engine,
-                           &(ht_engine_options){.backend = e->backend, .store = e->store, .chunk = s->chunk}, err);
+                           &(ht_engine_options){.sites = e->sites, .n_sites = e->n_sites, .chunk = s->chunk}, err);
     return r;
 }
 
@@ -227,8 +254,11 @@ void hearth_engine_close(hearth_engine **engine)
 
     if (!e) return;
     ht_engine_close(&e->api.engine);
-    if (e->store) e->store->ops->close(e->store);
-    if (e->backend) e->backend->ops->close(e->backend);
+    for (int32_t i = e->n_sites - 1; i >= 0; i--) {
+        const ht_site *site = &e->sites[i];
+        if (site->store) site->store->ops->close(site->store);
+        if (site->backend) site->backend->ops->close(site->backend);
+    }
     if (e->gpu) e->gpu->device.ops->close(&e->gpu->device);
     ht_pool_close(&e->pool);
     ht_tokenizer_close(&e->api.vocab.tokenizer);
@@ -241,7 +271,7 @@ void hearth_engine_close(hearth_engine **engine)
 
 static uint64_t kv_token_bytes(const stack *e)
 {
-    const ht_kv_layout *kv = &e->store->kv;
+    const ht_kv_layout *kv = &e->sites[0].store->kv;
     const ht_shape *s = &e->model->shape;
     uint64_t layers = 0;
 
@@ -274,6 +304,7 @@ void hearth_engine_info(const hearth_engine *engine, hearth_model_info *out)
         .isa = ht_isa_name(e->isa),
         .threads = ht_pool_threads(e->pool),
         .device = e->gpu ? e->device.name : NULL,
+        .gpu_layers = e->gpu_layers,
     };
 }
 

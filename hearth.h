@@ -64,7 +64,9 @@ typedef struct hearth_options {
     const char *load;        /* "mmap", "read" (into memory of its own, where matrices are woven into the tiles that the CPU
                                 reads fastest: the same results), or "auto" (default): read, unless it does not fit */
     const char *device;      /* where it computes: "none" (default: the CPU), "cuda", "emu" (an emulated GPU: for tests).
-                                On a device all weights and KV must fit into its memory */
+                                What it computes must fit into its memory, with its KV */
+    int32_t gpu_layers;      /* how many layers, the last ones, and the output are computed on the device; the CPU computes what
+                                comes before. 0, or more than there are: everything on the device */
     uint64_t vram;           /* most bytes of device memory to use; 0: what is free ("emu": 1 GiB) */
     bool quiet;              /* no progress bar */
 } hearth_options;
@@ -82,6 +84,7 @@ typedef struct hearth_model_info {
     const char *isa;                  /* CPU level in use */
     int32_t threads;
     const char *device;               /* name of the device that computes; NULL: the CPU does */
+    int32_t gpu_layers;               /* how many of n_layers it computes */
 } hearth_model_info;
 HEARTH_API void hearth_engine_info(const hearth_engine *engine, hearth_model_info *out);
 HEARTH_API const hearth_vocab *hearth_engine_vocab(const hearth_engine *engine);

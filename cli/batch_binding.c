@@ -162,6 +162,7 @@ int cli_batch_bind(cli_batch *b, hearth_error *error)
     bind(b, "--cache-type-v", "%s", o->engine.v_type);
     bind(b, "--act", "%s", o->engine.act);
     bind(b, "--device", "%s", o->engine.device);
+    bind(b, "--gpu-layers", "%d", b->info.gpu_layers);
     bind(b, "--isa", "%s", b->info.isa ? b->info.isa : "none");
     bind_answers(b);
     bind_texts(b, "--chat-template", &o->chat_template, 1);

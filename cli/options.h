@@ -8,7 +8,7 @@
 
 typedef struct cli_engine_options {
     const char *model, *k_type, *v_type, *act, *isa, *load, *device;
-    int32_t threads, context, batch, microbatch, vram;
+    int32_t threads, context, batch, microbatch, vram, gpu_layers;
     bool quiet;
 } cli_engine_options;
 

@@ -29,7 +29,10 @@ const char *cli_read_text(double bytes_per_second, char out[40])
 
 const char *cli_computer_text(const hearth_model_info *info, char out[CLI_COMPUTER])
 {
-    if (info->device) snprintf(out, CLI_COMPUTER, "%s", info->device);
+    if (info->device && info->gpu_layers < info->n_layers)
+        snprintf(out, CLI_COMPUTER, "%d of %d layers on %s, the others on %d threads, %s", info->gpu_layers, info->n_layers,
+                 info->device, info->threads, info->isa);
+    else if (info->device) snprintf(out, CLI_COMPUTER, "%s", info->device);
     else snprintf(out, CLI_COMPUTER, "%d threads, %s", info->threads, info->isa);
     return out;
 }
@@ -151,6 +154,9 @@ cJSON *cli_model_json(const char *path, const hearth_model_info *info)
     cJSON_AddNumberToObject(j, "kv_token_bytes", (double)info->kv_token_bytes);
     cJSON_AddStringToObject(j, "isa", info->isa);
     cJSON_AddNumberToObject(j, "threads", info->threads);
-    if (info->device) cJSON_AddItemToObject(j, "device", cli_json_string(info->device, strlen(info->device)));
+    if (info->device) {
+        cJSON_AddItemToObject(j, "device", cli_json_string(info->device, strlen(info->device)));
+        cJSON_AddNumberToObject(j, "gpu_layers", info->gpu_layers);
+    }
     return j;
 }

@@ -1,4 +1,4 @@
-/* The store port on a device, everything resident: tensors are read from the file into pinned memory and copied up,
+/* The store port on a device, a share of the model resident: tensors are read from the file into pinned memory and copied up,
  * two pieces in flight; a lease is then a copy of pointers, and its event has always happened. */
 #include "gpu/device_store.h"
 
@@ -22,8 +22,8 @@ typedef struct device_store {
     uint8_t *use;                        /* [n_tensors]: HT_USED_AS_* */
     void **matrix;                       /* [n_tensors]: bytes as stored, on the device */
     float **vector;                      /* [n_tensors]: F32, on the device */
-    void **kv;                           /* [n_layers]: pages, on the device */
-    void **addresses;                    /* (n_layers, kv_pages), on the device: addresses of the pages */
+    void **kv;                           /* [layers of the share]: pages, on the device */
+    void **addresses;                    /* (layers of the share, kv_pages), on the device: addresses of the pages */
     void *pinned[PIECES];                /* while uploading */
     ht_device_event *sent[PIECES];
     ht_resident views;
@@ -45,22 +45,33 @@ static size_t bytes_used(const ht_model *m, const uint8_t *use)
     return total;
 }
 
+static ht_share share_of(const ht_device_store_options *o)
+{
+    return o->share ? *o->share : ht_share_all(&o->model->shape);
+}
+
+static size_t bytes_of(const ht_model *m, ht_share share, uint8_t *use)
+{
+    memset(use, 0, (size_t)m->dir->n_tensors);
+    ht_resident_mark(m, &share, use);
+    return bytes_used(m, use);
+}
+
 int ht_device_store_plan_make(ht_device_store_plan *out, const ht_device_store_options *o, ht_error *err)
 {
     const ht_model *m = o->model;
-    size_t layers = (size_t)m->shape.n_layers, pages = (size_t)o->kv_pages, bytes;
+    const ht_share share = share_of(o);
+    size_t layers = (size_t)ht_share_layers(&share), pages = (size_t)o->kv_pages, bytes;
     uint8_t *use = ht_calloc((size_t)m->dir->n_tensors, 1);
 
     *out = (ht_device_store_plan){0};
     if (!use) return ht_fail(err, -ENOMEM, "out of memory planning %s", m->name);
     for (int32_t i = 0; i < m->shape.n_layers; i++) {
-        memset(use, 0, (size_t)m->dir->n_tensors);
-        ht_resident_mark_layer(m, i, use);
-        bytes = bytes_used(m, use);
+        bytes = bytes_of(m, (ht_share){.layer_begin = i, .layer_end = i + 1}, use);
         if (bytes > out->layer) out->layer = bytes;
     }
-    ht_resident_mark(m, memset(use, 0, (size_t)m->dir->n_tensors));
-    out->weights = bytes_used(m, use);
+    out->rest = bytes_of(m, (ht_share){.embedding = share.embedding, .output = share.output}, use);
+    out->weights = bytes_of(m, share, use);
     ht_free(use);
     if (!ht_mul_size(pages, o->kv.page_bytes, &bytes) || bytes > SIZE_MAX / 4 / (layers + 1))
         return ht_fail(err, -EINVAL, "%d KV pages of %zu bytes are too many", o->kv_pages, o->kv.page_bytes);
@@ -73,22 +84,22 @@ int ht_device_store_plan_make(ht_device_store_plan *out, const ht_device_store_o
 static int check_fit(const ht_device_store_options *o, const ht_device_store_plan *p, ht_error *err)
 {
     const double mib = 1.0 / (1 << 20);
+    const ht_share share = share_of(o);
+    const size_t layers = (size_t)ht_share_layers(&share);
     ht_device_memory memory;
     char hint[160];
 
     o->gpu->device.ops->memory(&o->gpu->device, &memory);
     size_t need = p->weights + p->kv + o->reserve, room = memory.budget - memory.used;
     if (need <= room) return 0;
-    size_t fixed = p->weights + o->reserve + (size_t)o->model->shape.n_layers * HT_DEVICE_ALIGN + HT_DEVICE_ALIGN,
-           rest = p->weights - (size_t)o->model->shape.n_layers * p->layer;
-    if (p->weights < (size_t)o->model->shape.n_layers * p->layer) rest = 0;
+    size_t fixed = p->weights + o->reserve + (layers + 1) * HT_DEVICE_ALIGN, others = p->rest + o->reserve,
+           layer = p->layer + (layers ? p->kv / layers + 1 : 0);
     if (room > fixed && (room - fixed) / p->kv_page > 0)
         snprintf(hint, sizeof hint, "a KV cache of %zu tokens would fit", (room - fixed) / p->kv_page * HT_KV_TILE);
-    else if (room > rest + p->kv + o->reserve + p->layer)
-        snprintf(hint, sizeof hint, "%zu of the %d layers would fit", (room - rest - p->kv - o->reserve) / p->layer,
-                 o->model->shape.n_layers);
+    else if (room > others + layer)
+        snprintf(hint, sizeof hint, "%zu of the %d layers would fit", (room - others) / layer, o->model->shape.n_layers);
     else
-        snprintf(hint, sizeof hint, "not even one layer would fit beside the KV cache");
+        snprintf(hint, sizeof hint, "not even one layer would fit with its KV cache");
     return ht_fail(err, -ENOMEM,
                    "%s does not fit on the GPU: weights %.1f MiB + KV cache %.1f MiB (%lld tokens) + scratch %.1f MiB = "
                    "%.1f MiB, and %.1f of %.1f MiB are free; %s",
@@ -172,10 +183,12 @@ static int upload_tensors(device_store *s, bool quiet, ht_error *err)
 {
     const ht_tensor_dir *dir = s->model->dir;
     ht_progress progress = {0};
-    uint64_t done = 0;
+    uint64_t done = 0, all = 0;
     int r = 0;
 
-    if (!quiet) ht_progress_begin(&progress, "uploading", s->model->weight_bytes);
+    for (int32_t i = 0; i < dir->n_tensors; i++)
+        if (s->use[i]) all += dir->tensors[i].bytes;
+    if (!quiet) ht_progress_begin(&progress, "uploading", all);
     for (int32_t i = 0; i < dir->n_tensors && r >= 0; i++) {
         if (s->use[i] & HT_USED_AS_MATRIX) r = upload_matrix(s, i, err);
         if (r >= 0 && s->use[i] & HT_USED_AS_VECTOR) r = upload_vector(s, i, err);
@@ -188,7 +201,7 @@ static int upload_tensors(device_store *s, bool quiet, ht_error *err)
 
 static int open_kv(device_store *s, ht_error *err)
 {
-    size_t layers = (size_t)s->model->shape.n_layers, pages = (size_t)s->base.kv_pages;
+    size_t layers = (size_t)ht_share_layers(&s->base.share), pages = (size_t)s->base.kv_pages;
     void **table = ht_alloc(layers * pages + 1, sizeof *table), *device = NULL;
     int r = table ? 0 : ht_fail(err, -ENOMEM, "out of memory for %d KV pages", s->base.kv_pages);
 
@@ -223,8 +236,8 @@ static int store_kv_acquire(ht_store *store, int32_t layer, const int32_t *ids, 
     device_store *s = (device_store *)store;
 
     (void)ids, (void)n, (void)first_written;
-    if (layer < 0 || layer >= s->model->shape.n_layers) return ht_fail(err, -EINVAL, "no layer %d", layer);
-    *out = (ht_kv_lease){.page = s->addresses + (size_t)layer * (size_t)store->kv_pages};
+    if (!ht_share_has_layer(&store->share, layer)) return ht_fail(err, -EINVAL, "no KV pages of layer %d", layer);
+    *out = (ht_kv_lease){.page = s->addresses + (size_t)(layer - store->share.layer_begin) * (size_t)store->kv_pages};
     return 0;
 }
 
@@ -241,7 +254,7 @@ static int store_kv_copy(ht_store *store, int32_t from, int32_t to, ht_error *er
     size_t bytes = store->kv.page_bytes;
     int r = 0;
 
-    for (int32_t l = 0; l < s->model->shape.n_layers && r >= 0; l++)
+    for (int32_t l = 0; l < ht_share_layers(&store->share) && r >= 0; l++)
         r = s->device->copy(&s->gpu->device, s->stream, (char *)s->kv[l] + (size_t)to * bytes,
                             (const char *)s->kv[l] + (size_t)from * bytes, bytes, HT_COPY_ON_DEVICE, err);
     return r < 0 ? r : s->device->stream_sync(&s->gpu->device, s->stream, err);
@@ -273,7 +286,7 @@ static void store_close(ht_store *store)
         if (s->matrix) s->device->free(d, s->matrix[i]);
         if (s->vector) s->device->free(d, s->vector[i]);
     }
-    for (int32_t l = 0; s->kv && l < s->model->shape.n_layers; l++) s->device->free(d, s->kv[l]);
+    for (int32_t l = 0; s->kv && l < ht_share_layers(&store->share); l++) s->device->free(d, s->kv[l]);
     s->device->free(d, s->addresses);
     ht_free(s->use);
     ht_free(s->matrix);
@@ -295,17 +308,17 @@ static const ht_store_ops store_ops = {
 
 static int open_host_side(device_store *s, ht_error *err)
 {
-    size_t tensors = (size_t)s->model->dir->n_tensors, layers = (size_t)s->model->shape.n_layers;
+    size_t tensors = (size_t)s->model->dir->n_tensors, layers = (size_t)ht_share_layers(&s->base.share);
     ht_device *d = &s->gpu->device;
     int r = 0;
 
     s->use = ht_calloc(tensors, 1);
     s->matrix = ht_calloc(tensors, sizeof *s->matrix);
     s->vector = ht_calloc(tensors, sizeof *s->vector);
-    s->kv = ht_calloc(layers, sizeof *s->kv);
+    s->kv = ht_calloc(layers + 1, sizeof *s->kv); /* a share may have no layers */
     if (!s->use || !s->matrix || !s->vector || !s->kv)
         return ht_fail(err, -ENOMEM, "out of memory opening the store of %s", s->model->name);
-    ht_resident_mark(s->model, s->use);
+    ht_resident_mark(s->model, &s->base.share, s->use);
     r = s->device->stream_open(d, "upload", &s->stream, err);
     for (int i = 0; i < PIECES && r >= 0; i++) {
         r = s->device->alloc_pinned(d, PIECE_BYTES, "staging", &s->pinned[i], err);
@@ -324,7 +337,7 @@ int ht_device_store_open(ht_store **out, const ht_device_store_options *o, ht_er
     if (r < 0) return r;
     device_store *s = ht_calloc(1, sizeof *s);
     if (!s) return ht_fail(err, -ENOMEM, "out of memory opening the store of %s", o->model->name);
-    s->base = (ht_store){.ops = &store_ops, .kv = o->kv, .kv_pages = o->kv_pages};
+    s->base = (ht_store){.ops = &store_ops, .kv = o->kv, .kv_pages = o->kv_pages, .share = share_of(o)};
     s->model = o->model;
     s->gpu = o->gpu;
     s->device = o->gpu->device.ops;
@@ -333,7 +346,7 @@ int ht_device_store_open(ht_store **out, const ht_device_store_options *o, ht_er
     if (r >= 0) r = open_kv(s, err);
     if (r >= 0) r = s->device->stream_sync(&s->gpu->device, s->stream, err);
     if (r >= 0)
-        r = ht_resident_open(&s->views, s->model,
+        r = ht_resident_open(&s->views, s->model, &s->base.share,
                              &(ht_resident_bytes){.matrix = (const void *const *)s->matrix,
                                                   .vector = (const float *const *)s->vector},
                              err);

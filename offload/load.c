@@ -15,6 +15,7 @@
 #include "offload/reader.h"
 
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -23,21 +24,54 @@ enum {
     REQUEST_BYTES = 4 << 20, /* one request of this size saturates most drives; more cover the gaps between them */
     QUEUE_DEPTH = 8,
     DIRECT_ALIGN = 4096,
+    GAP_BYTES = 1 << 20,
 };
 
-static void span_of_file(const ht_tensor_dir *dir, int32_t file, uint64_t *begin, uint64_t *end)
+/* ---- what is loaded --------------------------------------------------------------------------------------- */
+
+static int by_place(const void *a, const void *b)
 {
-    *begin = UINT64_MAX;
-    *end = 0;
-    for (int32_t i = 0; i < dir->n_tensors; i++) {
-        const ht_tensor_info *t = &dir->tensors[i];
-        if (t->file != file) continue;
-        if (t->offset < *begin) *begin = t->offset;
-        if (t->offset + t->bytes > *end) *end = t->offset + t->bytes;
-    }
-    if (*end == 0) *begin = 0;
-    *begin &= ~(uint64_t)(DIRECT_ALIGN - 1);
+    const ht_tensor_info *x = *(const ht_tensor_info *const *)a, *y = *(const ht_tensor_info *const *)b;
+
+    if (x->file != y->file) return x->file < y->file ? -1 : 1;
+    return x->offset < y->offset ? -1 : x->offset > y->offset;
 }
+
+/* Tensors in order of place; what lies between two of them is read with them if it is little. */
+static int list_spans(ht_loaded *out, const ht_tensor_dir *dir, const uint8_t *use, ht_error *err)
+{
+    size_t n = 0;
+    const ht_tensor_info **list = ht_alloc((size_t)dir->n_tensors + 1, sizeof *list);
+
+    for (int32_t i = 0; list && i < dir->n_tensors; i++)
+        if (use[i]) list[n++] = &dir->tensors[i];
+    out->spans = ht_calloc(n + 1, sizeof *out->spans);
+    if (!list || !out->spans) {
+        ht_free(list);
+        return ht_fail(err, -ENOMEM, "out of memory loading %s", dir->files[0].path);
+    }
+    qsort(list, n, sizeof *list, by_place);
+    for (size_t i = 0; i < n; i++) {
+        const ht_tensor_info *t = list[i];
+        ht_span *last = out->n_spans ? &out->spans[out->n_spans - 1] : NULL;
+        if (!last || last->file != t->file || t->offset > last->begin + last->bytes + GAP_BYTES)
+            *(last = &out->spans[out->n_spans++]) = (ht_span){.file = t->file,
+                                                             .begin = t->offset & ~(uint64_t)(DIRECT_ALIGN - 1)};
+        if (t->offset + t->bytes > last->begin + last->bytes) last->bytes = t->offset + t->bytes - last->begin;
+    }
+    ht_free(list);
+    return 0;
+}
+
+const void *ht_loaded_tensor(const ht_loaded *l, const ht_tensor_info *t)
+{
+    const ht_span *s = l->spans;
+
+    while (s->file != t->file || t->offset < s->begin || t->offset + t->bytes > s->begin + s->bytes) s++;
+    return s->data + (t->offset - s->begin);
+}
+
+/* ---- reading ---------------------------------------------------------------------------------------------- */
 
 /* The tensor that holds byte `at` of a file, to name it in an error. */
 static const char *tensor_at(const ht_tensor_dir *dir, int32_t file, uint64_t at)
@@ -71,7 +105,7 @@ typedef struct job {
     uint8_t *dst;             /* byte `begin` */
     ht_prefault *prefault;    /* of dst; NULL: the reads touch it first */
     ht_progress *progress;
-    uint64_t done_before;     /* bytes of earlier files */
+    uint64_t done_before;     /* bytes of earlier spans */
 } job;
 
 static int check_read(const job *j, const ht_read *read, ht_error *err)
@@ -148,11 +182,9 @@ static int read_file(const job *j, const char **how, ht_error *err)
     return read_span(j, file->fd, err);
 }
 
-static int load_file(ht_loaded *out, job *j, ht_load_mode mode, const char **how, ht_error *err)
+static int load_span(ht_span *span, job *j, ht_load_mode mode, const char **how, ht_error *err)
 {
     const ht_file *file = &j->dir->files[j->file];
-    ht_span *span = &out->spans[j->file];
-    *span = (ht_span){.begin = j->begin, .bytes = j->end - j->begin};
     if (mode == HT_LOAD_MMAP) {
         span->data = file->data + j->begin;
         madvise((void *)span->data, span->bytes, MADV_WILLNEED); /* j->begin is a multiple of the page size */
@@ -172,20 +204,15 @@ static int load_file(ht_loaded *out, job *j, ht_load_mode mode, const char **how
     return result;
 }
 
-int ht_load(ht_loaded *out, const ht_tensor_dir *dir, ht_load_mode mode, bool quiet, ht_load_stats *stats, ht_error *err)
+int ht_load(ht_loaded *out, const ht_tensor_dir *dir, const uint8_t *use, ht_load_mode mode, bool quiet,
+            ht_load_stats *stats, ht_error *err)
 {
     double started = ht_now();
     *out = (ht_loaded){0};
     *stats = (ht_load_stats){.how = "nothing"};
-    out->spans = ht_calloc((size_t)dir->n_files, sizeof *out->spans);
-    if (!out->spans) return ht_fail(err, -ENOMEM, "out of memory loading %s", dir->files[0].path);
-    out->n_spans = dir->n_files;
+    int result = list_spans(out, dir, use, err);
 
-    for (int32_t i = 0; i < dir->n_files; i++) {
-        uint64_t begin, end;
-        span_of_file(dir, i, &begin, &end);
-        stats->bytes += end - begin;
-    }
+    for (int32_t i = 0; i < out->n_spans; i++) stats->bytes += out->spans[i].bytes;
     uint64_t available = ht_memory_available("");
     if (mode == HT_LOAD_AUTO && available && stats->bytes > available - available / 16) {
         ht_log(HT_LOG_WARN, "%.1f GiB of weights, but %.1f GiB of memory are free: mapping the file instead of reading it",
@@ -195,13 +222,13 @@ int ht_load(ht_loaded *out, const ht_tensor_dir *dir, ht_load_mode mode, bool qu
 
     ht_progress progress = {0};
     if (!quiet) ht_progress_begin(&progress, "loading", stats->bytes);
-    int result = 0;
     uint64_t done = 0;
-    for (int32_t i = 0; i < dir->n_files && result >= 0; i++) {
-        job j = {.dir = dir, .file = i, .progress = &progress, .done_before = done};
-        span_of_file(dir, i, &j.begin, &j.end);
-        if (j.end > j.begin) result = load_file(out, &j, mode, &stats->how, err);
-        done += j.end - j.begin;
+    for (int32_t i = 0; i < out->n_spans && result >= 0; i++) {
+        ht_span *span = &out->spans[i];
+        job j = {.dir = dir, .file = span->file, .begin = span->begin, .end = span->begin + span->bytes,
+                 .progress = &progress, .done_before = done};
+        result = load_span(span, &j, mode, &stats->how, err);
+        done += span->bytes;
     }
     if (!quiet) ht_progress_end(&progress);
     stats->seconds = ht_now() - started;

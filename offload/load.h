@@ -5,8 +5,9 @@
 #include "core/model/tensors.h"
 #include "offload/ram_store.h"
 
-/* The bytes of one file that hold tensors. */
+/* Neighbouring tensors of one file. */
 typedef struct ht_span {
+    int32_t file;
     const uint8_t *data;  /* byte `begin` of the file */
     uint64_t begin, bytes;
     void *pages;          /* owned memory (ht_alloc_pages), or NULL when `data` points into the file's mapping */
@@ -14,20 +15,18 @@ typedef struct ht_span {
 } ht_span;
 
 typedef struct ht_loaded {
-    ht_span *spans;       /* [dir->n_files], owned */
+    ht_span *spans;       /* [n_spans], owned */
     int32_t n_spans;
 } ht_loaded;
 
-/* Mapped files must outlive the result. AUTO reads, unless the weights would not fit into the memory that is
- * available now. Files that are in the page cache are copied from it, others bypass it (O_DIRECT). */
-int ht_load(ht_loaded *out, const ht_tensor_dir *dir, ht_load_mode mode, bool quiet, ht_load_stats *stats,
-            ht_error *err);
+/* The tensors for which use[n_tensors] is not 0, and little else. Mapped files must outlive the result. AUTO reads, unless
+ * the weights would not fit into the memory that is available now. Files that are in the page cache are copied from it,
+ * others bypass it (O_DIRECT). */
+int ht_load(ht_loaded *out, const ht_tensor_dir *dir, const uint8_t *use, ht_load_mode mode, bool quiet,
+            ht_load_stats *stats, ht_error *err);
 void ht_unload(ht_loaded *loaded);
 
-/* Where a tensor's bytes are now. */
-static inline const void *ht_loaded_tensor(const ht_loaded *l, const ht_tensor_info *t)
-{
-    return l->spans[t->file].data + (t->offset - l->spans[t->file].begin);
-}
+/* Where a loaded tensor's bytes are now. */
+const void *ht_loaded_tensor(const ht_loaded *l, const ht_tensor_info *t);
 
 #endif

@@ -17,9 +17,10 @@ typedef struct ram_store {
     void **copies;                       /* [n_tensors]: matrices that were not aligned, owned */
     float **vectors;                     /* [n_tensors]: F32 copies of small tensors, owned; NULL: not a vector */
     ht_resident views;
-    uint8_t *kv;                         /* [n_layers][kv_pages][page_bytes] */
+    uint8_t *use;                        /* [n_tensors]: HT_USED_AS_*, owned */
+    uint8_t *kv;                         /* [layers of the share][kv_pages][page_bytes] */
     size_t kv_bytes;
-    void **page;                         /* [n_layers][kv_pages]: addresses in kv */
+    void **page;                         /* [layers of the share][kv_pages]: addresses in kv */
 } ram_store;
 
 /* Vectors are copied as F32: files may hold them in any type and at any alignment. */
@@ -52,20 +53,16 @@ static int place_matrix(ram_store *s, int32_t tensor, const void **out, ht_error
 static int build_views(ram_store *s, ht_error *err)
 {
     const ht_tensor_dir *dir = s->model->dir;
-    size_t n = (size_t)dir->n_tensors;
-    uint8_t *use = ht_calloc(n, sizeof *use);
-    const void **matrix = ht_calloc(n, sizeof *matrix);
-    int r = use && matrix ? 0 : ht_fail(err, -ENOMEM, "out of memory for the views of %s", s->model->name);
+    const void **matrix = ht_calloc((size_t)dir->n_tensors, sizeof *matrix);
+    int r = matrix ? 0 : ht_fail(err, -ENOMEM, "out of memory for the views of %s", s->model->name);
 
-    if (r >= 0) ht_resident_mark(s->model, use);
     for (int32_t i = 0; i < dir->n_tensors && r >= 0; i++) {
-        if (use[i] & HT_USED_AS_MATRIX) r = place_matrix(s, i, &matrix[i], err);
-        if (r >= 0 && use[i] & HT_USED_AS_VECTOR) r = copy_vector(s, i, err);
+        if (s->use[i] & HT_USED_AS_MATRIX) r = place_matrix(s, i, &matrix[i], err);
+        if (r >= 0 && s->use[i] & HT_USED_AS_VECTOR) r = copy_vector(s, i, err);
     }
     if (r >= 0)
-        r = ht_resident_open(&s->views, s->model,
+        r = ht_resident_open(&s->views, s->model, &s->base.share,
                              &(ht_resident_bytes){.matrix = matrix, .vector = (const float *const *)s->vectors}, err);
-    ht_free(use);
     ht_free(matrix);
     return r;
 }
@@ -80,10 +77,10 @@ static bool is_mapped(const ht_loaded *loaded)
 static int build_kv(ram_store *s, ht_error *err)
 {
     size_t pages, bytes;
-    if (!ht_mul_size((size_t)s->model->shape.n_layers, (size_t)s->base.kv_pages, &pages) ||
+    if (!ht_mul_size((size_t)ht_share_layers(&s->base.share), (size_t)s->base.kv_pages, &pages) ||
         !ht_mul_size(pages, s->base.kv.page_bytes, &bytes))
         return ht_fail(err, -EINVAL, "%d KV pages of %zu bytes are too many", s->base.kv_pages, s->base.kv.page_bytes);
-    s->page = ht_alloc(pages, sizeof *s->page);
+    s->page = ht_alloc(pages + 1, sizeof *s->page); /* a share may have no layers */
     s->kv = bytes ? ht_alloc_pages(bytes) : NULL;
     s->kv_bytes = bytes;
     if (!s->page || (bytes && !s->kv))
@@ -110,8 +107,8 @@ static int ram_kv_acquire(ht_store *store, int32_t layer, const int32_t *ids, in
 {
     ram_store *s = (ram_store *)store;
     (void)ids, (void)n, (void)first_written;
-    if (layer < 0 || layer >= s->model->shape.n_layers) return ht_fail(err, -EINVAL, "no layer %d", layer);
-    *out = (ht_kv_lease){.page = s->page + (size_t)layer * (size_t)store->kv_pages};
+    if (!ht_share_has_layer(&store->share, layer)) return ht_fail(err, -EINVAL, "no KV pages of layer %d", layer);
+    *out = (ht_kv_lease){.page = s->page + (size_t)(layer - store->share.layer_begin) * (size_t)store->kv_pages};
     return 0;
 }
 
@@ -125,8 +122,8 @@ static int ram_kv_copy(ht_store *store, int32_t from, int32_t to, ht_error *err)
 {
     ram_store *s = (ram_store *)store;
     (void)err;
-    for (int32_t layer = 0; layer < s->model->shape.n_layers; layer++) {
-        void **page = s->page + (size_t)layer * (size_t)store->kv_pages;
+    for (int32_t i = 0; i < ht_share_layers(&store->share); i++) {
+        void **page = s->page + (size_t)i * (size_t)store->kv_pages;
         memcpy(page[to], page[from], store->kv.page_bytes);
     }
     return 0;
@@ -142,6 +139,7 @@ static void ram_close(ht_store *store)
     }
     ht_free(s->vectors);
     ht_free(s->copies);
+    ht_free(s->use);
     ht_resident_close(&s->views);
     ht_free(s->page);
     ht_free_pages(s->kv, s->kv_bytes);
@@ -167,15 +165,20 @@ int ht_ram_store_open(ht_store **out, const ht_ram_store_options *options, ht_lo
     *out = NULL;
     ram_store *s = ht_calloc(1, sizeof *s);
     if (!s) return ht_fail(err, result, "out of memory opening the store of %s", m->name);
-    s->base = (ht_store){.ops = &ram_ops, .kv = options->kv, .kv_pages = options->kv_pages};
+    s->base = (ht_store){.ops = &ram_ops,
+                         .kv = options->kv,
+                         .kv_pages = options->kv_pages,
+                         .share = options->share ? *options->share : ht_share_all(&m->shape)};
     s->model = m;
     s->vectors = ht_calloc((size_t)m->dir->n_tensors, sizeof *s->vectors);
     s->copies = ht_calloc((size_t)m->dir->n_tensors, sizeof *s->copies);
-    if (!s->vectors || !s->copies) {
+    s->use = ht_calloc((size_t)m->dir->n_tensors, sizeof *s->use);
+    if (!s->vectors || !s->copies || !s->use) {
         ht_fail(err, result, "out of memory opening the store of %s", m->name);
         goto fail;
     }
-    result = ht_load(&s->loaded, m->dir, options->load, options->quiet, stats ? stats : &ignored, err);
+    ht_resident_mark(m, &s->base.share, s->use);
+    result = ht_load(&s->loaded, m->dir, s->use, options->load, options->quiet, stats ? stats : &ignored, err);
     if (result < 0) goto fail;
     result = build_views(s, err);
     if (result < 0) goto fail;

@@ -9,6 +9,7 @@ typedef enum ht_load_mode { HT_LOAD_AUTO, HT_LOAD_MMAP, HT_LOAD_READ } ht_load_m
 
 typedef struct ht_ram_store_options {
     const ht_model *model;      /* borrowed; outlives the store */
+    const ht_share *share;      /* read at open; NULL: all of the model */
     ht_kv_layout kv;
     int32_t kv_pages;
     ht_load_mode load;

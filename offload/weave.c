@@ -59,7 +59,7 @@ int ht_weave(ht_resident *views, const bool *types, ht_pool *pool, ht_error *err
     size_t most = fits(views, head, types) ? head->row_bytes : 0, bytes;
     job j = {0};
 
-    for (int32_t l = 0; l < views->model->shape.n_layers; l++) {
+    for (int32_t l = views->share.layer_begin; l < views->share.layer_end; l++) {
         list_layer(views, l, w);
         for (int i = 0; i < LAYER_MATRICES; i++)
             if (fits(views, w[i], types) && w[i]->row_bytes > most) most = w[i]->row_bytes;
@@ -68,7 +68,7 @@ int ht_weave(ht_resident *views, const bool *types, ht_pool *pool, ht_error *err
     j.tile_bytes = ht_align_up(HT_TILE_ROWS * most, 64);
     if (!ht_mul_size(j.tile_bytes, (size_t)ht_pool_threads(pool), &bytes) || !(j.aside = ht_alloc_aligned(bytes, 64)))
         return ht_fail(err, -ENOMEM, "out of memory for the tiles of %s", views->model->name);
-    for (int32_t l = 0; l < views->model->shape.n_layers; l++) {
+    for (int32_t l = views->share.layer_begin; l < views->share.layer_end; l++) {
         list_layer(views, l, w);
         for (int i = 0; i < LAYER_MATRICES; i++)
             if (fits(views, w[i], types)) weave(&j, w[i], pool);

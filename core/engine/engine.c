@@ -10,7 +10,7 @@
 
 static int check_options(const ht_engine_options *o, ht_error *err)
 {
-    const ht_ops_limits *lim = &o->backend->limits;
+    const ht_ops_limits *lim = &o->sites[0].backend->limits;
 
     if (lim->columns < 1 || lim->sequences < 1 || lim->context < 1)
         return ht_fail(err, -EINVAL, "an engine needs at least one column, sequence and token, not %d, %d and %d",
@@ -26,7 +26,7 @@ static int check_options(const ht_engine_options *o, ht_error *err)
 
 int ht_engine_open(ht_engine **out, const ht_engine_options *options, ht_error *err)
 {
-    const ht_ops_limits *lim = &options->backend->limits;
+    const ht_ops_limits *lim = &options->sites[0].backend->limits;
     ht_engine *e = NULL;
 
     *out = NULL;
@@ -55,9 +55,9 @@ int ht_engine_open(ht_engine **out, const ht_engine_options *options, ht_error *
                     lim->sequences);
         goto fail;
     }
-    r = ht_kv_open(&e->kv, options->store, err);
+    r = ht_forward_open(&e->forward, options->sites, options->n_sites, err);
     if (r < 0) goto fail;
-    r = ht_forward_open(&e->forward, options->backend, options->store, err);
+    r = ht_kv_open(&e->kv, options->sites, options->n_sites, err);
     if (r < 0) goto fail;
     *out = e;
     return 0;

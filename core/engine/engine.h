@@ -1,4 +1,4 @@
-/* The engine: a backend and a store put to work together. It packs the tokens of several sequences into passes, runs
+/* The engine: sites (backends with their stores) put to work together. It packs the tokens of several sequences into passes, runs
  * them under the allocation guard, and counts. What a sequence is, is the session's affair (session.h).
  */
 #ifndef HEARTH_CORE_ENGINE_ENGINE_H
@@ -27,16 +27,16 @@ typedef struct ht_engine_stats {
 } ht_engine_stats;
 
 typedef struct ht_engine_options {
-    ht_backend *backend;     /* borrowed; its limits are the engine's */
-    ht_store *store;         /* borrowed */
+    const ht_site *sites;    /* [n_sites], read at open: see forward.h. The limits of the first one's backend are the engine's */
+    int32_t n_sites;
     int32_t chunk;           /* most prompt tokens of a pass, 1..limits.columns */
 } ht_engine_options;
 
-/* Owner: one thread, which is also the backend's and the store's. Only `cancel` may be touched from elsewhere. */
+/* Owner: one thread, which is also the backends' and the stores'. Only `cancel` may be touched from elsewhere. */
 typedef struct ht_engine {
     ht_forward forward;
     ht_kv kv;
-    const ht_ops_limits *limits;  /* the backend's */
+    const ht_ops_limits *limits;  /* of the first site's backend */
     int32_t chunk;
     int32_t n_sessions;           /* open ones; at most limits->sequences */
     uint64_t stamp;               /* tells the sessions of one call apart, see session.c */

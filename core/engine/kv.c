@@ -5,11 +5,12 @@
 
 #include <string.h>
 
-int ht_kv_open(ht_kv *kv, ht_store *store, ht_error *err)
+int ht_kv_open(ht_kv *kv, const ht_site *sites, int32_t n_sites, ht_error *err)
 {
-    int32_t n = store->kv_pages;
+    int32_t n = sites[0].store->kv_pages;
 
-    *kv = (ht_kv){.store = store, .n_pages = n, .n_free = n};
+    *kv = (ht_kv){.n_stores = n_sites, .n_pages = n, .n_free = n};
+    for (int32_t i = 0; i < n_sites; i++) kv->store[i] = sites[i].store;
     kv->free_ids = ht_alloc((size_t)n, sizeof(*kv->free_ids));
     kv->refs = ht_calloc((size_t)n, sizeof(*kv->refs));
     if (!kv->free_ids || !kv->refs) {
@@ -76,7 +77,8 @@ static int unshare(ht_kv *kv, ht_kv_table *t, int32_t i, ht_error *err)
     if (kv->refs[old] == 1) return 0;
     if (!kv->n_free) return out_of_pages(kv, 1, err);
     int32_t own = take(kv);
-    int r = kv->store->ops->kv_copy(kv->store, old, own, err);
+    int r = 0;
+    for (int32_t s = 0; s < kv->n_stores && r >= 0; s++) r = kv->store[s]->ops->kv_copy(kv->store[s], old, own, err);
     if (r < 0) {
         drop(kv, own);
         return r;

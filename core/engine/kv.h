@@ -6,12 +6,13 @@
 #ifndef HEARTH_CORE_ENGINE_KV_H
 #define HEARTH_CORE_ENGINE_KV_H
 
-#include "core/ports/store.h"
+#include "core/engine/forward.h"
 
 #include <stdbool.h>
 
 typedef struct ht_kv {
-    ht_store *store;      /* borrowed */
+    ht_store *store[HT_MOST_SITES]; /* borrowed: each has the pages in its layers */
+    int32_t n_stores;
     int32_t n_pages;      /* ids are [0, n_pages) */
     int32_t n_free;
     int32_t *free_ids;    /* [n_free used], owned; the last one is taken next */
@@ -24,7 +25,7 @@ typedef struct ht_kv_table {
     int32_t n, capacity;
 } ht_kv_table;
 
-int ht_kv_open(ht_kv *kv, ht_store *store, ht_error *err);
+int ht_kv_open(ht_kv *kv, const ht_site *sites, int32_t n_sites, ht_error *err);
 void ht_kv_close(ht_kv *kv);
 
 int ht_kv_table_open(ht_kv_table *t, int32_t tokens, ht_error *err);

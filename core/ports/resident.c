@@ -39,7 +39,7 @@ static void mark(uint8_t *use, ht_tensor_ref ref, uint8_t how)
     if (ref.tensor >= 0) use[ref.tensor] |= how;
 }
 
-void ht_resident_mark_layer(const ht_model *model, int32_t layer, uint8_t *use)
+static void mark_layer(const ht_model *model, int32_t layer, uint8_t *use)
 {
     ht_attention_weights a;
     ht_ffn_weights f;
@@ -51,10 +51,11 @@ void ht_resident_mark_layer(const ht_model *model, int32_t layer, uint8_t *use)
     for (int i = 0; i < LAYER_MATRICES; i++) mark(use, matrices[i].ref, HT_USED_AS_MATRIX);
 }
 
-void ht_resident_mark(const ht_model *model, uint8_t *use)
+void ht_resident_mark(const ht_model *model, const ht_share *share, uint8_t *use)
 {
-    for (int32_t i = 0; i < model->shape.n_layers; i++) ht_resident_mark_layer(model, i, use);
-    mark(use, model->embd, HT_USED_AS_MATRIX);
+    for (int32_t i = share->layer_begin; i < share->layer_end; i++) mark_layer(model, i, use);
+    if (share->embedding) mark(use, model->embd, HT_USED_AS_MATRIX);
+    if (!share->output) return;
     mark(use, model->output, HT_USED_AS_MATRIX);
     mark(use, model->output_norm, HT_USED_AS_VECTOR);
     mark(use, model->output_norm_bias, HT_USED_AS_VECTOR);
@@ -81,16 +82,14 @@ static const float *vector_of(const ht_resident_bytes *bytes, ht_tensor_ref ref)
     return ref.tensor < 0 ? NULL : bytes->vector[ref.tensor] + ref.row;
 }
 
-int ht_resident_open(ht_resident *out, const ht_model *model, const ht_resident_bytes *bytes, ht_error *err)
+int ht_resident_open(ht_resident *out, const ht_model *model, const ht_share *share, const ht_resident_bytes *bytes,
+                     ht_error *err)
 {
     size_t layers = (size_t)model->shape.n_layers;
 
     *out = (ht_resident){
         .model = model,
-        .embedding = {.table = matrix_of(model, bytes, model->embd)},
-        .output = {.norm = vector_of(bytes, model->output_norm),
-                   .norm_bias = vector_of(bytes, model->output_norm_bias),
-                   .head = matrix_of(model, bytes, model->output)},
+        .share = *share,
         .attention = ht_calloc(layers, sizeof *out->attention),
         .ffn = ht_calloc(layers, sizeof *out->ffn),
     };
@@ -98,7 +97,12 @@ int ht_resident_open(ht_resident *out, const ht_model *model, const ht_resident_
         ht_resident_close(out);
         return ht_fail(err, -ENOMEM, "out of memory for the views of %s", model->name);
     }
-    for (int32_t l = 0; l < model->shape.n_layers; l++) {
+    if (share->embedding) out->embedding.table = matrix_of(model, bytes, model->embd);
+    if (share->output)
+        out->output = (ht_output_weights){.norm = vector_of(bytes, model->output_norm),
+                                          .norm_bias = vector_of(bytes, model->output_norm_bias),
+                                          .head = matrix_of(model, bytes, model->output)};
+    for (int32_t l = share->layer_begin; l < share->layer_end; l++) {
         layer_vector vectors[LAYER_VECTORS];
         layer_matrix matrices[LAYER_MATRICES];
         list_layer(model, l, &out->attention[l], &out->ffn[l], vectors, matrices);
@@ -172,8 +176,10 @@ int ht_resident_lend(const ht_resident *r, const ht_unit *unit, ht_lease *out, h
     bool of_layer = unit->kind == HT_UNIT_ATTENTION || unit->kind == HT_UNIT_FFN;
 
     *out = (ht_lease){0};
-    if (of_layer && (unit->layer < 0 || unit->layer >= r->model->shape.n_layers))
-        return ht_fail(err, -EINVAL, "no layer %d", unit->layer);
+    if (of_layer && !ht_share_has_layer(&r->share, unit->layer))
+        return ht_fail(err, -EINVAL, "no layer %d among [%d, %d)", unit->layer, r->share.layer_begin, r->share.layer_end);
+    if ((unit->kind == HT_UNIT_EMBEDDING && !r->share.embedding) || (unit->kind == HT_UNIT_OUTPUT && !r->share.output))
+        return ht_fail(err, -EINVAL, "no %s here", unit->kind == HT_UNIT_OUTPUT ? "output" : "embedding");
     switch (unit->kind) {
     case HT_UNIT_EMBEDDING: out->u.embedding = r->embedding; return 0;
     case HT_UNIT_ATTENTION: out->u.attention = r->attention[unit->layer]; return 0;

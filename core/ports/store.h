@@ -109,6 +109,22 @@ typedef struct ht_kv_lease {
 
 /* ---- the table ------------------------------------------------------------------------------------------ */
 
+/* What of a model a store lends: layers, with their KV pages, and what comes before and after all layers. */
+typedef struct ht_share {
+    int32_t layer_begin, layer_end;
+    bool embedding, output;
+} ht_share;
+
+static inline ht_share ht_share_all(const ht_shape *shape)
+{
+    return (ht_share){.layer_end = shape->n_layers, .embedding = true, .output = true};
+}
+static inline int32_t ht_share_layers(const ht_share *s) { return s->layer_end - s->layer_begin; }
+static inline bool ht_share_has_layer(const ht_share *s, int32_t layer)
+{
+    return layer >= s->layer_begin && layer < s->layer_end;
+}
+
 typedef struct ht_store ht_store;
 
 typedef struct ht_store_ops {
@@ -126,7 +142,7 @@ typedef struct ht_store_ops {
     int (*kv_acquire)(ht_store *s, int32_t layer, const int32_t *ids, int32_t n, int32_t first_written,
                       ht_kv_lease *out, ht_error *err);
     void (*kv_release)(ht_store *s, ht_kv_lease *lease);
-    /* Copy page `from` to page `to` in every layer (copy on write). Pages nobody holds. */
+    /* Copy page `from` to page `to` in every layer of the store (copy on write). Pages nobody holds. */
     int (*kv_copy)(ht_store *s, int32_t from, int32_t to, ht_error *err);
     void (*close)(ht_store *s);
 } ht_store_ops;
@@ -138,6 +154,7 @@ struct ht_store {
     const ht_store_ops *ops;
     ht_kv_layout kv;
     int32_t kv_pages;        /* page ids are [0, kv_pages) */
+    ht_share share;          /* other units cannot be acquired */
 };
 
 #endif

@@ -52,6 +52,17 @@ Test(run, an_emulated_gpu_gives_the_text_of_the_cpu, .init = find_model)
     spawned_free(&s);
 }
 
+Test(run, layers_are_shared_by_the_cpu_and_a_gpu, .init = find_model)
+{
+    NEED_MODEL();
+    spawned s = test_hearth(NULL, "run", "-m", model, "-p", prompt, "-n", "6", "-c", "64", "--device", "emu", "-ngl", "2",
+                            "--vram", "4", GREEDY);
+    cr_assert_eq(s.code, 0, "%s", s.err);
+    cr_assert(s.out_size > 10 && strncmp(s.out, greedy, s.out_size - 1) == 0, "%s", s.out);
+    cr_assert(strstr(s.err, "2 of 6 layers on emulated GPU"), "%s", s.err);
+    spawned_free(&s);
+}
+
 Test(run, quantised_kv_still_speaks, .init = find_model)
 {
     NEED_MODEL();

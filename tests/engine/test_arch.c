@@ -115,6 +115,7 @@ static void check_architecture(const char *name)
         check(name, folder, (hearth_options){.isa = "ref"}, 2e-6);
         if (folder) check(name, folder, (hearth_options){.load = "mmap"}, 2e-6); /* tensors where they lie in the file */
         check(name, folder, (hearth_options){.device = "emu", .vram = 64 << 20}, 1e-5);
+        check(name, folder, (hearth_options){.device = "emu", .gpu_layers = 1, .vram = 64 << 20}, 1e-5);
     }
 }
 

@@ -74,9 +74,9 @@ Test(arena, forward_pass)
         l.shape.head_dim = shapes[i].e;
         l.shape.n_ff = shapes[i].f;
         l.shape.n_vocab = shapes[i].vocab;
-        cr_assert(ht_forward_buffers(&l, items, &planned, &err) == 0, "%s", err.text);
+        cr_assert(ht_forward_buffers(&l, true, items, &planned, &err) == 0, "%s", err.text);
         check_plan(items, HT_FORWARD_BUFFERS, HT_FORWARD_ALIGN, "a real shape");
-        cr_assert(ht_forward_bytes(&l, 4096, &bytes, &err) == 0 && bytes >= planned && bytes < planned + 4096);
+        cr_assert(ht_forward_bytes(&l, true, 4096, &bytes, &err) == 0 && bytes >= planned && bytes < planned + 4096);
         size_t sum = 0;
         for (int k = 0; k < HT_FORWARD_BUFFERS; k++) sum += items[k].bytes;
         cr_assert_lt(planned, sum);

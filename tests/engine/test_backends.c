@@ -22,7 +22,7 @@ static void run(ht_backend *backend, ht_store *store, float *out)
     int32_t t[PROMPT + GENERATED], v = backend->limits.shape.n_vocab;
 
     ht_rig_tokens(t, PROMPT + GENERATED, 21);
-    cr_assert(ht_engine_open(&e, &(ht_engine_options){backend, store, 100}, &err) == 0, "%s", err.text);
+    cr_assert(ht_engine_open(&e, &(ht_engine_options){&(ht_site){backend, store}, 1, 100}, &err) == 0, "%s", err.text);
     cr_assert(ht_session_open(&s, e, 0, 0, &err) == 0, "%s", err.text);
     ht_rig_sync(s, t, PROMPT);
     memcpy(out, s->logits, (size_t)v * sizeof *out);

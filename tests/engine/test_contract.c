@@ -61,7 +61,7 @@ static bool open_machine(machine *m, ht_model **model, const setup *s)
         ht_store *inner = m->store;
         cr_assert(ht_fake_store_open(&m->store, inner, *model, &fake, &err) == 0, "%s", err.text);
     }
-    ht_engine_options options = {m->backend, m->store, s->chunk ? s->chunk : 256};
+    ht_engine_options options = {&(ht_site){m->backend, m->store}, 1, s->chunk ? s->chunk : 256};
     cr_assert(ht_engine_open(&m->engine, &options, &err) == 0, "%s", err.text);
     return true;
 }

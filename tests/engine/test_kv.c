@@ -49,7 +49,7 @@ Test(kv, random_histories)
     ht_error err = {0};
 
     draws = 0;
-    cr_assert(ht_kv_open(&kv, &store.base, &err) == 0);
+    cr_assert(ht_kv_open(&kv, &(ht_site){NULL, &store.base}, 1, &err) == 0);
     for (int i = 0; i < TABLES; i++) cr_assert(ht_kv_table_open(&t[i], CONTEXT, &err) == 0);
     for (int step = 0; step < 20000; step++) {
         int i = below(TABLES), o = below(TABLES);
@@ -103,7 +103,7 @@ Test(kv, the_check_is_exact)
     ht_kv kv;
     ht_kv_table a, b;
     ht_error err = {0};
-    cr_assert(ht_kv_open(&kv, &store.base, &err) == 0);
+    cr_assert(ht_kv_open(&kv, &(ht_site){NULL, &store.base}, 1, &err) == 0);
     cr_assert(ht_kv_table_open(&a, CONTEXT, &err) == 0 && ht_kv_table_open(&b, CONTEXT, &err) == 0);
     for (int64_t first = 0; first <= CONTEXT; first += 16)
         for (int64_t from = 0; from <= first; from += 16)

@@ -13,6 +13,7 @@
 typedef struct opened {
     char path[TEST_PATH_MAX];
     const char *device;
+    int32_t gpu_layers;
     hearth_engine *engine;
     hearth_session *session, *fork;
     hearth_sampler *sampler;
@@ -39,7 +40,7 @@ static int open_all(void *context, ht_error *err)
     const struct hearth_logit_bias bias[] = {{1, -1.0f}};
     const int32_t tokens[] = {1, 2, 3};
     const hearth_options options = {
-        .model = o->path, .device = o->device, .vram = 8 << 20, .threads = 2, .context = 32, .sessions = 2, .quiet = true};
+        .model = o->path, .device = o->device, .gpu_layers = o->gpu_layers, .vram = 8 << 20, .threads = 2, .context = 32, .sessions = 2, .quiet = true};
 
     int r = hearth_engine_open(&o->engine, &options, &e);
     if (r >= 0) r = hearth_session_open(&o->session, o->engine, &(hearth_session_options){0}, &e);
@@ -58,17 +59,18 @@ static int open_all(void *context, ht_error *err)
     return ht_fail(err, r, "%s", e.text);
 }
 
-static void fail_everywhere(const char *path, const char *device)
+static void fail_everywhere(const char *path, const char *device, int32_t gpu_layers)
 {
-    opened o = {.device = device};
+    opened o = {.device = device, .gpu_layers = gpu_layers};
     cr_assert(test_data(o.path, path), "no %s", path);
     if (!strstr(path, ".gguf")) *strrchr(o.path, '/') = '\0';
     cr_assert_gt(test_fail_each_allocation(open_all, close_all, &o), 50);
 }
 
-Test(public, any_allocation_may_fail, .timeout = 120) { fail_everywhere("models/arch/llama/llama.gguf", NULL); }
-Test(public, any_allocation_of_a_folder_may_fail, .timeout = 120) { fail_everywhere("models/arch/phi3/config.json", NULL); }
-Test(public, any_allocation_on_a_device_may_fail, .timeout = 120) { fail_everywhere("models/arch/llama/llama.gguf", "emu"); }
+Test(public, any_allocation_may_fail, .timeout = 120) { fail_everywhere("models/arch/llama/llama.gguf", NULL, 0); }
+Test(public, any_allocation_of_a_folder_may_fail, .timeout = 120) { fail_everywhere("models/arch/phi3/config.json", NULL, 0); }
+Test(public, any_allocation_on_a_device_may_fail, .timeout = 120) { fail_everywhere("models/arch/llama/llama.gguf", "emu", 0); }
+Test(public, any_allocation_on_two_sites_may_fail, .timeout = 120) { fail_everywhere("models/arch/llama/llama.gguf", "emu", 1); }
 
 /* ---- how weights lie in memory ----------------------------------------------------------------------------- */
 

@@ -379,7 +379,7 @@ static void fail_everywhere(bool arrival)
     ht_rig rig;
     int32_t t[200];
     ht_error err = {0};
-    ht_rig_open(&rig, &(ht_rig_options){.fake = true});
+    ht_rig_open(&rig, &(ht_rig_options){.fake = true, .sites = 1});
     ht_rig_tokens(t, 200, 12);
     bits want_prompt = fresh(&rig, t, 130, 0), want_generated = fresh(&rig, t, 130, 1);
 
@@ -494,10 +494,10 @@ Test(session, failing_allocations)
     ht_rig rig;
     int32_t t[10];
     ht_error err = {0};
-    ht_rig_open(&rig, &(ht_rig_options){0});
+    ht_rig_open(&rig, &(ht_rig_options){.sites = 1});
     ht_rig_tokens(t, 10, 16);
     uint64_t live = ht_memory_get_stats().live;
-    ht_engine_options options = {rig.backend, rig.store, 64};
+    ht_engine_options options = {&(ht_site){rig.backend, rig.store}, 1, 64};
     int r = -ENOMEM;
     int64_t n = 0;
     for (; r < 0 && n < 1000; n++) {
@@ -525,11 +525,68 @@ Test(session, engines_that_cannot_be)
     ht_rig rig;
     ht_error err = {0};
     ht_engine *e;
-    ht_rig_open(&rig, &(ht_rig_options){0});
-    cr_assert_eq(ht_engine_open(&e, &(ht_engine_options){rig.backend, rig.store, 0}, &err), -EINVAL);
-    cr_assert_eq(ht_engine_open(&e, &(ht_engine_options){rig.backend, rig.store, 65}, &err), -EINVAL);
+    ht_rig_open(&rig, &(ht_rig_options){.sites = 1});
+    const ht_site site = {rig.backend, rig.store};
+    cr_assert_eq(ht_engine_open(&e, &(ht_engine_options){&site, 1, 0}, &err), -EINVAL);
+    cr_assert_eq(ht_engine_open(&e, &(ht_engine_options){&site, 1, 65}, &err), -EINVAL);
     rig.backend->limits.shape.n_experts = 8;
-    cr_assert_eq(ht_engine_open(&e, &(ht_engine_options){rig.backend, rig.store, 8}, &err), -ENOTSUP);
+    cr_assert_eq(ht_engine_open(&e, &(ht_engine_options){&site, 1, 8}, &err), -ENOTSUP);
     cr_assert(e == NULL && strstr(err.text, "8 experts"), "%s", err.text);
+    ht_rig_close(&rig);
+}
+
+/* The bits do not depend on how many sites share the layers. */
+Test(session, sites_carry_on_what_one_would_compute)
+{
+    uint64_t hash[3];
+    int32_t tokens[80];
+    ht_error err = {0};
+    ht_rig_tokens(tokens, 80, 3);
+    for (int32_t n = 1; n <= 3; n++) {
+        ht_rig rig;
+        ht_rig_open(&rig, &(ht_rig_options){.sites = n, .chunk = 50});
+        ht_session *s = ht_rig_session(&rig);
+        ht_rig_sync(s, tokens, 70);
+        for (int i = 70; i < 80; i++) cr_assert(ht_session_decode(&s, &tokens[i], 1, &err) == 0, "%s", err.text);
+        hash[n - 1] = rig.engine->stats.logits_hash;
+        ht_session_close(&s);
+        ht_rig_close(&rig);
+    }
+    cr_assert(hash[1] == hash[0] && hash[2] == hash[0]);
+}
+
+/* A failure on any site ends the pass with its text, and the next pass is right. */
+Test(session, any_site_may_fail)
+{
+    int32_t tokens[30];
+    ht_rig_tokens(tokens, 30, 4);
+    for (int32_t site = 0; site < 3; site++) {
+        ht_rig rig;
+        ht_error err = {0};
+        ht_rig_open(&rig, &(ht_rig_options){.sites = 3, .fake = true});
+        ht_session *s = ht_rig_session(&rig);
+        ht_fake_store_set_faults(rig.site[site].store, 0, 1);
+        cr_assert(ht_session_sync(&(ht_prompt){s, tokens, 30}, 1, &err) < 0 && err.text[0], "site %d", site);
+        ht_fake_store_set_faults(rig.site[site].store, 0, 0);
+        ht_rig_sync(s, tokens, 30);
+        ht_session_close(&s);
+        ht_rig_close(&rig);
+    }
+}
+
+Test(session, sites_follow_each_other)
+{
+    ht_rig rig;
+    ht_error err = {0};
+    ht_engine *e;
+    ht_rig_open(&rig, &(ht_rig_options){.sites = 2});
+    const ht_site turned[] = {rig.site[1], rig.site[0]}, alone = rig.site[0];
+    cr_assert_eq(ht_engine_open(&e, &(ht_engine_options){turned, 2, 8}, &err), -EINVAL);
+    cr_assert(strstr(err.text, "site 0 has layers [1, 2), the output where layer 0 comes next"), "%s", err.text);
+    cr_assert_eq(ht_engine_open(&e, &(ht_engine_options){&alone, 1, 8}, &err), -EINVAL);
+    rig.site[1].store->kv_pages--;
+    cr_assert_eq(ht_engine_open(&e, &(ht_engine_options){rig.site, 2, 8}, &err), -EINVAL);
+    cr_assert(strstr(err.text, "KV pages"), "%s", err.text);
+    rig.site[1].store->kv_pages++;
     ht_rig_close(&rig);
 }

@@ -38,7 +38,7 @@ int stack_open(stack *s, const char *path, const setup *o, const ht_emu_options 
                                                                      .kv_pages = pages, .quiet = true}, NULL, err);
     }
     if (r >= 0)
-        r = ht_engine_open(&s->engine, &(ht_engine_options){s->backend, s->store, o->chunk ? o->chunk : STACK_COLUMNS}, err);
+        r = ht_engine_open(&s->engine, &(ht_engine_options){&(ht_site){s->backend, s->store}, 1, o->chunk ? o->chunk : STACK_COLUMNS}, err);
     return r;
 }
 

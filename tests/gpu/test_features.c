@@ -32,7 +32,7 @@ static void run(ht_backend *backend, ht_store *store, float *out)
     int32_t t[PROMPT + GENERATED];
 
     ht_rig_tokens(t, PROMPT + GENERATED, 21);
-    cr_assert(ht_engine_open(&e, &(ht_engine_options){backend, store, 50}, &err) == 0, "%s", err.text);
+    cr_assert(ht_engine_open(&e, &(ht_engine_options){&(ht_site){backend, store}, 1, 50}, &err) == 0, "%s", err.text);
     cr_assert(ht_session_open(&s, e, 0, 0, &err) == 0, "%s", err.text);
     ht_rig_sync(s, t, PROMPT);
     memcpy(out, s->logits, V * sizeof *out);

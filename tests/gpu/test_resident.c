@@ -171,7 +171,7 @@ Test(resident, takes_what_was_planned, .timeout = 60)
     must(stack_open(&s, path, &o, &(ht_emu_options){0}, &err), &err);
     ht_device_store_options options = {.model = s.model, .gpu = s.gpu, .kv = s.limits.kv, .kv_pages = s.store->kv_pages};
     must(ht_device_store_plan_make(&plan, &options, &err), &err);
-    must(ht_forward_bytes(&s.limits, HT_DEVICE_ALIGN, &pass, &err), &err);
+    must(ht_forward_bytes(&s.limits, true, HT_DEVICE_ALIGN, &pass, &err), &err);
     for (int i = 0; i < SESSIONS; i++) {
         sessions[i] = new_session(&s);
         must(ht_session_sync(&(ht_prompt){sessions[i], tokens, SESSIONS}, 1, &err), &err);

@@ -203,13 +203,14 @@ static int time_model(session *s, const shape *of, ht_error *err)
     size_t buffers = 0;
 
     int r = ht_kv_layout_init(&limits.kv, &limits.shape, HT_F16, HT_F16, err);
-    if (r >= 0) r = ht_forward_bytes(&limits, HT_DEVICE_ALIGN, &buffers, err);
+    if (r >= 0) r = ht_forward_bytes(&limits, true, HT_DEVICE_ALIGN, &buffers, err);
     if (r < 0) return r;
     open_store(&store, s, of, &limits, buffers + ht_gpu_backend_bytes(&limits));
     limits.shape.n_layers = store.n_layers;
+    store.base.share = ht_share_all(&limits.shape);
     if (store.n_layers < 1) r = ht_fail(err, -ENOMEM, "no layer fits");
     if (r >= 0) r = ht_gpu_backend_open(&backend, &(ht_gpu_backend_options){.limits = limits, .gpu = s->gpu, .resident = true}, err);
-    if (r >= 0) r = ht_forward_open(&f, backend, &store.base, err);
+    if (r >= 0) r = ht_forward_open(&f, &(ht_site){backend, &store.base}, 1, err);
     if (r >= 0) r = time_passes(s, of, &store, &f, err);
     ht_forward_close(&f);
     if (backend) backend->ops->close(backend);

@@ -19,6 +19,7 @@ typedef struct fixture {
     char path[TEST_PATH_MAX];
     ht_load_mode load;
     bool weave;          /* all types that can be */
+    ht_share share;      /* without layers: all */
     ht_model *model;
     ht_store *store;
     ht_load_stats stats;
@@ -33,6 +34,7 @@ static int open_store(void *context, ht_error *err)
     int r = ht_model_open(&f->model, f->path, err);
     if (r < 0) return r;
     o.model = f->model;
+    if (f->share.layer_end) o.share = &f->share;
     r = ht_kv_layout_init(&o.kv, &f->model->shape, HT_F16, HT_F16, err);
     if (r >= 0 && f->weave) {
         memset(all, true, sizeof all);
@@ -174,6 +176,36 @@ Test(ram_store, neurons_are_cut_out_of_tiles)
     cr_assert(strstr(err.text, "layer 1") != NULL, "%s", err.text);
     close_store(&plain);
     close_store(&woven);
+}
+
+/* A share of the model is all that is loaded and all that is lent. */
+Test(ram_store, a_share_is_loaded_alone)
+{
+    fixture whole = {0}, part = {.share = {.layer_begin = 1, .layer_end = 3, .output = true}};
+    ht_lease a, b;
+    ht_kv_lease kv;
+    ht_error err = {0};
+    const int32_t id = 0;
+    open_or_skip(&whole, HT_LOAD_READ);
+    open_or_skip(&part, HT_LOAD_READ);
+    cr_assert_lt(part.stats.bytes, whole.stats.bytes);
+    for (int32_t l = 0; l < whole.model->shape.n_layers; l++) {
+        ht_unit unit = whole_ffn(&whole, l);
+        bool has = l == 1 || l == 2;
+        cr_assert_eq(whole.store->ops->acquire(whole.store, &unit, &a, &err), 0);
+        cr_assert_eq(part.store->ops->acquire(part.store, &unit, &b, &err), has ? 0 : -EINVAL);
+        if (has) check_matrix(&part, part.model->layers[l].down, b.u.ffn.down);
+        cr_assert_eq(part.store->ops->kv_acquire(part.store, l, &id, 1, 0, &kv, &err), has ? 0 : -EINVAL);
+        if (has) memset(kv.page[0], l, part.store->kv.page_bytes);
+    }
+    cr_assert_eq(part.store->ops->acquire(part.store, &(ht_unit){.kind = HT_UNIT_OUTPUT}, &b, &err), 0);
+    check_matrix(&part, part.model->output, b.u.output.head);
+    cr_assert_eq(part.store->ops->acquire(part.store, &(ht_unit){.kind = HT_UNIT_EMBEDDING}, &b, &err), -EINVAL);
+    cr_assert_eq(part.store->ops->kv_copy(part.store, 0, 2, &err), 0);
+    cr_assert_eq(part.store->ops->kv_acquire(part.store, 2, &id, 1, 0, &kv, &err), 0);
+    cr_assert_eq(*(uint8_t *)kv.page[2], 2);
+    close_store(&whole);
+    close_store(&part);
 }
 
 /* A part of the neurons: rows of gate and up, columns of down. */

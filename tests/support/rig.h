@@ -1,4 +1,5 @@
-/* An engine over the reference backend and the tiny model, with or without the fake store in between. */
+/* An engine over the reference backend and the tiny model, with or without the fake store in between, on one site or on
+ * several. */
 #ifndef HEARTH_TESTS_SUPPORT_RIG_H
 #define HEARTH_TESTS_SUPPORT_RIG_H
 
@@ -8,13 +9,16 @@
 
 typedef struct ht_rig_options {
     bool fake;                          /* the fake store, with delays; also by HEARTH_TEST_STORE=fake */
+    int32_t sites;                      /* 0: HEARTH_TEST_SITES, or 1 */
     int32_t columns, chunk, sequences;  /* 0: 64, columns, 4 */
     int32_t context, kv_pages;          /* 0: 512, enough for all sessions */
 } ht_rig_options;
 
 typedef struct ht_rig {
     ht_model model;
-    ht_backend *backend;
+    ht_site site[3];                    /* [n_sites] */
+    int32_t n_sites;
+    ht_backend *backend;                /* of the first site */
     ht_store *store;
     ht_engine *engine;
     bool fake;

@@ -168,7 +168,7 @@ int ht_tiny_store_open(ht_store **out, const ht_model *model, const ht_kv_layout
     tiny_store *s = calloc(1, sizeof *s);
 
     (void)err;
-    s->base = (ht_store){.ops = &tiny_ops, .kv = *kv, .kv_pages = kv_pages};
+    s->base = (ht_store){.ops = &tiny_ops, .kv = *kv, .kv_pages = kv_pages, .share = ht_share_all(&model->shape)};
     s->shape = model->shape;
     s->owned = calloc(3 + 16 * layers, sizeof *s->owned);
     s->attention = calloc(layers, sizeof *s->attention);
