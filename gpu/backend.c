@@ -353,6 +353,7 @@ int ht_gpu_backend_open(ht_backend **out, const ht_gpu_backend_options *options,
     b->device->info(&b->gpu->device, &info);
     b->tensor_cores = info.tensor_cores && !options->no_tensor_cores;
     b->resident_blocks = info.resident_blocks;
+    b->multiprocessors = info.multiprocessors;
     b->split_tiles = tiles_of_split(&options->limits);
     b->splits = most_splits(&options->limits);
     b->pairs = options->limits.shape.rope.dims / 2;

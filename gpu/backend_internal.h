@@ -81,7 +81,7 @@ typedef struct gpu_backend {
     const ht_device_ops *device;     /* of gpu */
     ht_stream *stream;
     bool tensor_cores;
-    int32_t resident_blocks;         /* of the device */
+    int32_t resident_blocks, multiprocessors; /* of the device */
     ht_error failure;                /* the first of compute entries since the last sync; code 0: none */
     gpu_queue queue;
     gpu_scratch scratch;

@@ -130,6 +130,7 @@ static void multiply_block(gpu_backend *b, operand *x, const ht_matrix *w, const
     k->x = f == FORM_F16 ? NULL : in;
     k->x_f16 = f == FORM_F16 ? in : NULL;
     k->x_scale = f == FORM_F16 ? b->scratch.f16_scale : NULL;
+    k->multiprocessors = b->multiprocessors;
     gpu_backend_submit(b, c);
 }
 

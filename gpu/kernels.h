@@ -23,7 +23,7 @@ extern "C" {
 /* Bytes between quantised columns: HT_ACT_ROW_BYTES, rounded so that every column can be read in 16-byte pieces. */
 #define HT_K_ACT_STRIDE(cols) ((HT_ACT_ROW_BYTES(cols) + 31u) & ~(uint64_t)31u)
 /* F16 columns of the tensor-core product are padded with zeros to a whole number of its steps along k. */
-#define HT_K_STEP 64
+#define HT_K_STEP 32
 #define HT_K_HALF_STRIDE(cols) (((uint64_t)(cols) + HT_K_STEP - 1) / HT_K_STEP * HT_K_STEP * sizeof(ht_half))
 
 /* As ht_norm_kind and ht_activation of core/model/model.h, which this header does not need. */
@@ -106,6 +106,7 @@ typedef struct ht_k_matmat {
     const float *x;                 /* (n, cols) F32: the plain product; NULL: */
     const ht_half *x_f16;           /* F16 columns as ht_k_norm writes them: tensor cores (sm_75) */
     const float *x_scale;           /* (n) */
+    int32_t multiprocessors;        /* of the device, by which tiles are as wide as pays (no bits change); 0: widest */
 } ht_k_matmat;
 
 /* h = act(g) * u, or act(g) without u, element by element; h may be g. */

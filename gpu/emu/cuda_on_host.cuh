@@ -143,13 +143,13 @@ template <class Op, class T> static T butterfly(T v)
 
 /* ---- asynchronous copies: they land at the wait, so a missing wait shows ---- */
 
-HT_UNSEEN static inline void cp_async16(void *shared, const void *global)
+HT_UNSEEN static inline void cp_async16(void *shared, const void *global, int bytes = 16)
 {
     ht_emu_lane *l = ht_emu_self;
     if ((reinterpret_cast<uintptr_t>(shared) | reinterpret_cast<uintptr_t>(global)) & 15)
         ht_emu_broken("cp.async on an address that is not 16-byte aligned");
     if (l->n_copies == HT_EMU_ASYNC_COPIES) ht_emu_broken("more cp.async in flight than the emulation keeps");
-    l->copies[l->n_copies++] = {shared, global, l->group};
+    l->copies[l->n_copies++] = {shared, global, bytes, l->group};
 }
 HT_UNSEEN static inline void cp_async_commit() { ht_emu_self->group++; }
 template <int N> static inline void cp_async_wait() /* all but the last N groups have landed */
@@ -157,8 +157,13 @@ template <int N> static inline void cp_async_wait() /* all but the last N groups
     ht_emu_lane *l = ht_emu_self;
     int kept = 0;
     for (int i = 0; i < l->n_copies; i++) {
-        if (l->copies[i].group < l->group - N) memcpy(l->copies[i].dst, l->copies[i].src, 16);
-        else l->copies[kept++] = l->copies[i];
+        const ht_async_copy c = l->copies[i];
+        if (c.group < l->group - N) {
+            memcpy(c.dst, c.src, c.bytes);
+            memset(static_cast<char *>(c.dst) + c.bytes, 0, 16 - c.bytes);
+        } else {
+            l->copies[kept++] = c;
+        }
     }
     l->n_copies = kept;
 }
@@ -226,6 +231,24 @@ static inline unsigned pack_halves(float low, float high)
 {
     return float_to_half(low) | (unsigned)float_to_half(high) << 16;
 }
+template <class F> static inline unsigned by_half(unsigned a, unsigned b, unsigned c, F f) /* both halves of three words */
+{
+    const auto at = [](unsigned h) { return half_to_float((uint16_t)h); };
+    return pack_halves(f(at(a), at(b), at(c)), f(at(a >> 16), at(b >> 16), at(c >> 16)));
+}
+static inline unsigned half2_mul(unsigned a, unsigned b)
+{
+    return by_half(a, b, 0, [](float x, float y, float) { return x * y; });
+}
+static inline unsigned half2_fma(unsigned a, unsigned b, unsigned c)
+{
+    return by_half(a, b, c, [](float x, float y, float z) { return __builtin_fmaf(x, y, z); });
+}
+static inline float biased_byte_of(unsigned word, int i) { return (float)(word >> 8 * i & 255) - 128.0f; }
+static inline unsigned biased_bytes_to_halves(unsigned word, int i)
+{
+    return pack_halves(biased_byte_of(word, i), biased_byte_of(word, i + 1));
+}
 static inline float byte_of(int word, int i) { return (float)(int8_t)((unsigned)word >> 8 * i); }
 static inline int __popc(unsigned x) { return __builtin_popcount(x); }
 static inline int __float2int_rn(float f) { return (int)lrintf(f); }
@@ -252,30 +275,35 @@ struct MmaTile {
     const unsigned *a, *b;
     HT_UNSEEN static void all(void *const *p)
     {
-        float A[16][16], B[16][8];
+        float A[16][16], B[16][8], D[16][8];
         for (int l = 0; l < HT_EMU_WARP; l++) {
             const MmaTile *t = static_cast<MmaTile *>(p[l]);
-            for (int r = 0; r < 4; r++)
+            for (int r = 0; r < 4; r++) {
+                D[(l >> 2) + (r >> 1) * 8][(l & 3) * 2 + (r & 1)] = t->d[r];
                 for (int i = 0; i < 2; i++) {
                     const int row = l >> 2, k = (l & 3) * 2 + i;
                     A[row + (r & 1) * 8][k + (r >> 1) * 8] = half_to_float((uint16_t)(t->a[r] >> 16 * i));
                     if (r < 2) B[k + r * 8][row] = half_to_float((uint16_t)(t->b[r] >> 16 * i));
                 }
+            }
         }
-        for (int l = 0; l < HT_EMU_WARP; l++) {
-            MmaTile *t = static_cast<MmaTile *>(p[l]);
+        for (int row = 0; row < 16; row++)
+            for (int k = 0; k < 16; k++)
+                for (int c = 0; c < 8; c++) D[row][c] += A[row][k] * B[k][c]; /* c last: a vector at a time */
+        for (int l = 0; l < HT_EMU_WARP; l++)
             for (int r = 0; r < 4; r++)
-                for (int k = 0; k < 16; k++) t->d[r] += A[(l >> 2) + (r >> 1) * 8][k] * B[k][(l & 3) * 2 + (r & 1)];
-        }
+                static_cast<MmaTile *>(p[l])->d[r] = D[(l >> 2) + (r >> 1) * 8][(l & 3) * 2 + (r & 1)];
     }
 };
 /* What ldmatrix gives each lane (see kernels/cuda.cuh). */
-template <bool A> static inline void load_fragment(unsigned (&r)[4], const unsigned *tile, int pitch)
+template <bool A, class Tile> static inline void load_fragment(unsigned (&r)[4], const Tile &tile, int row, int piece)
 {
     const int g = lane_id() / 4, q = lane_id() % 4;
-    if ((reinterpret_cast<uintptr_t>(tile) | (uintptr_t)pitch * 4) & 15)
-        ht_emu_broken("ldmatrix on rows that are not 16-byte aligned");
-    for (int i = 0; i < 4; i++) r[i] = tile[(g + 8 * (A ? i & 1 : i >> 1)) * pitch + q + 4 * (A ? i >> 1 : i & 1)];
+    for (int i = 0; i < 4; i++) {
+        const unsigned *from = tile(row, g + 8 * (A ? i & 1 : i >> 1), piece + (A ? i >> 1 : i & 1));
+        if (reinterpret_cast<uintptr_t>(from) & 15) ht_emu_broken("ldmatrix on rows that are not 16-byte aligned");
+        r[i] = from[q];
+    }
 }
 static inline void mma_16x8x16(float (&d)[4], const unsigned (&a)[4], const unsigned *b)
 {

@@ -28,7 +28,7 @@ typedef struct ht_emu_dim { unsigned x, y, z; } ht_emu_dim;
 
 typedef enum ht_lane_state { HT_LANE_READY, HT_LANE_AT_BARRIER, HT_LANE_IN_WARP, HT_LANE_DONE } ht_lane_state;
 
-typedef struct ht_async_copy { void *dst; const void *src; int group; } ht_async_copy;
+typedef struct ht_async_copy { void *dst; const void *src; int bytes, group; } ht_async_copy;
 
 /* One thread of the block that runs. */
 typedef struct ht_emu_lane {

@@ -16,13 +16,21 @@
 #include <stdint.h>
 
 #define HT_LAUNCH(kernel, grid, block, shared, bytes, stream, ...)                                                  \
-    ((kernel)<<<grid, block, shared, static_cast<cudaStream_t>(stream)>>>(__VA_ARGS__), (void)(bytes),              \
+    (::ht_cuda::allow_shared(kernel, shared),                                                                         \
+     (kernel)<<<grid, block, shared, static_cast<cudaStream_t>(stream)>>>(__VA_ARGS__), (void)(bytes),              \
      static_cast<int>(cudaGetLastError()))
 #define HT_SHARED(type, name)                                                                                       \
     extern __shared__ __align__(128) unsigned char ht_dynamic_shared[];                                             \
     type *const name = reinterpret_cast<type *>(ht_dynamic_shared)
 
 namespace ht_cuda {
+
+/* More shared memory than every GPU gives has to be asked for. Where there is not as much, the launch fails. */
+template <class Kernel> static inline void allow_shared(Kernel *kernel, size_t bytes)
+{
+    if (bytes > (48u << 10))
+        (void)cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+}
 
 __device__ __forceinline__ float half_to_float(uint16_t h) { return __half2float(__ushort_as_half(h)); }
 __device__ __forceinline__ uint16_t float_to_half(float f) { return __half_as_ushort(__float2half_rn(f)); }
@@ -44,11 +52,15 @@ __device__ __forceinline__ void store_aligned4(void *p, unsigned a, unsigned b, 
 {
     *static_cast<uint4 *>(p) = make_uint4(a, b, c, d);
 }
-/* Byte i of a word, signed. Conversions of integers are slow: the byte plus 128 becomes the last of 2^23 + it. */
+/* Byte i of a word, less 128. Conversions of integers are slow: the byte becomes the last of 2^23 + it. */
+__device__ __forceinline__ float biased_byte_of(unsigned word, int i)
+{
+    return __uint_as_float(__byte_perm(word, 0x4b000000u, 0x7540u | static_cast<unsigned>(i))) - 8388736.0f;
+}
+/* Byte i of a word, signed. */
 __device__ __forceinline__ float byte_of(int word, int i)
 {
-    const unsigned biased = static_cast<unsigned>(word) ^ 0x80808080u;
-    return __uint_as_float(__byte_perm(biased, 0x4b000000u, 0x7540u | static_cast<unsigned>(i))) - 8388736.0f;
+    return biased_byte_of(static_cast<unsigned>(word) ^ 0x80808080u, i);
 }
 /* Two floats as F16, the first in the low half. */
 __device__ __forceinline__ unsigned pack_halves(float low, float high)
@@ -56,17 +68,36 @@ __device__ __forceinline__ unsigned pack_halves(float low, float high)
     const __half2 h = __floats2half2_rn(low, high);
     return __half_as_ushort(__low2half(h)) | static_cast<unsigned>(__half_as_ushort(__high2half(h))) << 16;
 }
+/* Arithmetic on two F16 at a time; each result is rounded once. */
+__device__ __forceinline__ __half2 half2_of(unsigned bits) { return *reinterpret_cast<__half2 *>(&bits); }
+__device__ __forceinline__ unsigned bits_of(__half2 h) { return *reinterpret_cast<unsigned *>(&h); }
+__device__ __forceinline__ unsigned half2_mul(unsigned a, unsigned b) { return bits_of(__hmul2_rn(half2_of(a), half2_of(b))); }
+__device__ __forceinline__ unsigned half2_fma(unsigned a, unsigned b, unsigned c)
+{
+    return bits_of(__hfma2(half2_of(a), half2_of(b), half2_of(c)));
+}
+/* Bytes i and i + 1 of a word (i is 0 or 2), less 128, as two F16: the bytes become the last of 1024 + them. */
+__device__ __forceinline__ unsigned biased_bytes_to_halves(unsigned word, int i)
+{
+    return bits_of(__hadd2_rn(half2_of(__byte_perm(word, 0x64646464u, i ? 0x4342u : 0x4140u)), half2_of(0xe480e480u)));
+}
 
-/* 16 bytes from global to shared memory; landed after the wait. Plain copies before sm_80. */
-__device__ __forceinline__ void cp_async16(void *shared, const void *global)
+/* 16 bytes from global to shared memory, of which only the first `bytes` are read, the others zeros; landed after the
+ * wait. Plain copies before sm_80. */
+__device__ __forceinline__ void cp_async16(void *shared, const void *global, int bytes = 16)
 {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(
+    asm volatile("cp.async.cg.shared.global.L2::256B [%0], [%1], 16, %2;" ::"r"(
                      static_cast<unsigned>(__cvta_generic_to_shared(shared))),
-                 "l"(global)
+                 "l"(global), "r"(bytes)
                  : "memory");
 #else
-    *static_cast<uint4 *>(shared) = *static_cast<const uint4 *>(global);
+    if (bytes == 16) {
+        *static_cast<uint4 *>(shared) = *static_cast<const uint4 *>(global);
+    } else {
+        for (int i = 0; i < 16; i++)
+            static_cast<uint8_t *>(shared)[i] = i < bytes ? static_cast<const uint8_t *>(global)[i] : 0;
+    }
 #endif
 }
 __device__ __forceinline__ void cp_async_commit()
@@ -98,15 +129,17 @@ __device__ __forceinline__ bool last_to_arrive(int32_t *counter, int n)
 }
 /* Past the first-level cache, which may hold what was there before another block wrote. */
 __device__ __forceinline__ float load_fresh(const float *p) { return __ldcg(p); }
-/* A warp's part of 16 rows of 16 F16 elements in shared memory, `pitch` words apart and 16-byte aligned: as the A of
- * mma_16x8x16, or (not A) as two Bs one after the other, a row being a column of theirs. */
-template <bool A> __device__ __forceinline__ void load_fragment(unsigned (&r)[4], const unsigned *tile, int pitch)
+/* A warp's part of a tile in shared memory: 16 rows of 16 F16 elements from `row` and piece `piece` on, where tile(row, i,
+ * piece) is the address of 8 elements of row + i, a multiple of 16 bytes. As the A of mma_16x8x16, or (not A) as two Bs one
+ * after the other, a row being a column of theirs. */
+template <bool A, class Tile>
+__device__ __forceinline__ void load_fragment(unsigned (&r)[4], const Tile &tile, int row, int piece)
 {
     const int m = lane_id() / 8, down = A ? m & 1 : m >> 1, right = A ? m >> 1 : m & 1;
-    const unsigned *row = tile + (lane_id() % 8 + 8 * down) * pitch + 4 * right;
+    const unsigned *from = tile(row, lane_id() % 8 + 8 * down, piece + right);
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(static_cast<unsigned>(__cvta_generic_to_shared(row)))
+                 : "r"(static_cast<unsigned>(__cvta_generic_to_shared(from)))
                  : "memory");
 }
 /* D (16, 8) += A (16, 16) B (16, 8) by one warp; fragments as PTX lays them out. sm_75 does it in two steps of half the

@@ -2,8 +2,9 @@
  * activation block). Formulas and layouts: core/model/blocks.h. Quants come as eight words of four signed bytes in
  * order of the elements, ready for dp4a; w = scale[h] * q + offset[h], h = element / 16.
  *
- * A type's struct says: LEN and BYTES of a block, HALVES (the two halves of a chunk have scales of their own), MINIMUM
- * (there are offsets), and chunk(row, c, out). The float types have at(row, k) instead, and FLOAT = true. */
+ * A type's struct says: LEN and BYTES of a block, MOST (no |q| is above), HALVES (the two halves of a chunk have scales of
+ * their own), MINIMUM (there are offsets, and no negative quants), and chunk(row, c, out). The float types have at(row, k)
+ * instead, FLOAT = true, and HALF where that is F16. */
 #ifndef HEARTH_GPU_KERNELS_UNPACK_CUH
 #define HEARTH_GPU_KERNELS_UNPACK_CUH
 
@@ -96,7 +97,7 @@ __device__ __forceinline__ int iq4_levels(int n)
 /* ---- blocks of 32 ---- */
 
 struct Q4_0 {
-    static constexpr int LEN = 32, BYTES = 18;
+    static constexpr int LEN = 32, BYTES = 18, MOST = 8;
     static constexpr bool FLOAT = false, HALVES = false, MINIMUM = false;
     static __device__ __forceinline__ void chunk(const uint8_t *row, int64_t c, Chunk &o)
     {
@@ -109,7 +110,7 @@ struct Q4_0 {
 };
 
 struct Q4_1 {
-    static constexpr int LEN = 32, BYTES = 20;
+    static constexpr int LEN = 32, BYTES = 20, MOST = 15;
     static constexpr bool FLOAT = false, HALVES = false, MINIMUM = true;
     static __device__ __forceinline__ void chunk(const uint8_t *row, int64_t c, Chunk &o)
     {
@@ -129,7 +130,7 @@ __device__ __forceinline__ void add_fifth_bits(int (&q)[8], unsigned bits)
 }
 
 struct Q5_0 {
-    static constexpr int LEN = 32, BYTES = 22;
+    static constexpr int LEN = 32, BYTES = 22, MOST = 16;
     static constexpr bool FLOAT = false, HALVES = false, MINIMUM = false;
     static __device__ __forceinline__ void chunk(const uint8_t *row, int64_t c, Chunk &o)
     {
@@ -143,7 +144,7 @@ struct Q5_0 {
 };
 
 struct Q5_1 {
-    static constexpr int LEN = 32, BYTES = 24;
+    static constexpr int LEN = 32, BYTES = 24, MOST = 31;
     static constexpr bool FLOAT = false, HALVES = false, MINIMUM = true;
     static __device__ __forceinline__ void chunk(const uint8_t *row, int64_t c, Chunk &o)
     {
@@ -158,7 +159,7 @@ struct Q5_1 {
 };
 
 struct Q8_0 {
-    static constexpr int LEN = 32, BYTES = 34;
+    static constexpr int LEN = 32, BYTES = 34, MOST = 128;
     static constexpr bool FLOAT = false, HALVES = false, MINIMUM = false;
     static __device__ __forceinline__ void chunk(const uint8_t *row, int64_t c, Chunk &o)
     {
@@ -169,7 +170,7 @@ struct Q8_0 {
 };
 
 struct IQ4_NL {
-    static constexpr int LEN = 32, BYTES = 18;
+    static constexpr int LEN = 32, BYTES = 18, MOST = 127;
     static constexpr bool FLOAT = false, HALVES = false, MINIMUM = false;
     static __device__ __forceinline__ void chunk(const uint8_t *row, int64_t c, Chunk &o)
     {
@@ -184,7 +185,7 @@ struct IQ4_NL {
 /* ---- super-blocks of 256: chunk j = 0..7 of a block; half n = j / 4 holds 128 weights, plane p = j % 4 of it ---- */
 
 struct Q2_K {
-    static constexpr int LEN = 256, BYTES = 84;
+    static constexpr int LEN = 256, BYTES = 84, MOST = 3;
     static constexpr bool FLOAT = false, HALVES = true, MINIMUM = true;
     static __device__ __forceinline__ void chunk(const uint8_t *row, int64_t c, Chunk &o)
     {
@@ -201,7 +202,7 @@ struct Q2_K {
 };
 
 struct Q3_K {
-    static constexpr int LEN = 256, BYTES = 110;
+    static constexpr int LEN = 256, BYTES = 110, MOST = 4;
     static constexpr bool FLOAT = false, HALVES = true, MINIMUM = false;
     static __device__ __forceinline__ void chunk(const uint8_t *row, int64_t c, Chunk &o)
     {
@@ -230,7 +231,7 @@ __device__ __forceinline__ void k4_scales(const int (&head)[4], int j, Chunk &o)
 }
 
 struct Q4_K {
-    static constexpr int LEN = 256, BYTES = 144;
+    static constexpr int LEN = 256, BYTES = 144, MOST = 15;
     static constexpr bool FLOAT = false, HALVES = false, MINIMUM = true;
     static __device__ __forceinline__ void chunk(const uint8_t *row, int64_t c, Chunk &o)
     {
@@ -245,7 +246,7 @@ struct Q4_K {
 };
 
 struct Q5_K {
-    static constexpr int LEN = 256, BYTES = 176;
+    static constexpr int LEN = 256, BYTES = 176, MOST = 31;
     static constexpr bool FLOAT = false, HALVES = false, MINIMUM = true;
     static __device__ __forceinline__ void chunk(const uint8_t *row, int64_t c, Chunk &o)
     {
@@ -263,7 +264,7 @@ struct Q5_K {
 };
 
 struct Q6_K {
-    static constexpr int LEN = 256, BYTES = 210;
+    static constexpr int LEN = 256, BYTES = 210, MOST = 32;
     static constexpr bool FLOAT = false, HALVES = true, MINIMUM = false;
     static __device__ __forceinline__ void chunk(const uint8_t *row, int64_t c, Chunk &o)
     {
@@ -280,7 +281,7 @@ struct Q6_K {
 };
 
 struct IQ4_XS {
-    static constexpr int LEN = 256, BYTES = 136;
+    static constexpr int LEN = 256, BYTES = 136, MOST = 127;
     static constexpr bool FLOAT = false, HALVES = false, MINIMUM = false;
     static __device__ __forceinline__ void chunk(const uint8_t *row, int64_t c, Chunk &o)
     {
@@ -300,7 +301,7 @@ struct IQ4_XS {
 
 struct F32 {
     static constexpr int LEN = 1, BYTES = 4;
-    static constexpr bool FLOAT = true, HALVES = false, MINIMUM = false;
+    static constexpr bool FLOAT = true, HALF = false, HALVES = false, MINIMUM = false;
     static __device__ __forceinline__ float at(const uint8_t *row, int64_t k)
     {
         return reinterpret_cast<const float *>(row)[k];
@@ -313,13 +314,13 @@ struct F32 {
 };
 struct F16 {
     static constexpr int LEN = 1, BYTES = 2;
-    static constexpr bool FLOAT = true, HALVES = false, MINIMUM = false;
+    static constexpr bool FLOAT = true, HALF = true, HALVES = false, MINIMUM = false;
     static __device__ __forceinline__ float at(const uint8_t *row, int64_t k) { return load_half(row + 2 * k); }
     static __device__ __forceinline__ float of(const int *words, int i) { return half_of(words[i / 2] >> 16 * (i % 2)); }
 };
 struct BF16 {
     static constexpr int LEN = 1, BYTES = 2;
-    static constexpr bool FLOAT = true, HALVES = false, MINIMUM = false;
+    static constexpr bool FLOAT = true, HALF = false, HALVES = false, MINIMUM = false;
     static __device__ __forceinline__ float at(const uint8_t *row, int64_t k)
     {
         return __uint_as_float(static_cast<unsigned>(load2(row + 2 * k)) << 16);

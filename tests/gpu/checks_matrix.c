@@ -277,12 +277,14 @@ bool check_glu(gpu_rig *rig)
            one_glu(rig, HT_Q8_0, 64, 64, 8, HT_K_RELU, false, true);
 }
 
-/* The columns as the tensor-core product takes them, made by the kernel under test elsewhere (check_norm). */
-static bool run_matmat(gpu_rig *rig, const problem *p, bool plain, int add)
+/* The columns as the tensor-core product takes them, made by the kernel under test elsewhere (check_norm). How wide its
+ * tiles are depends on `multiprocessors`: 128 columns for none. */
+static bool run_matmat(gpu_rig *rig, const problem *p, bool plain, int add, int32_t multiprocessors)
 {
     ht_half *x16 = gpu_array(rig, (size_t)p->n * HT_K_HALF_STRIDE(p->cols));
     float *scale = gpu_array(rig, (size_t)p->n * 4);
-    ht_k_matmat k = {.type = p->type, .out = rows_of(rig, p), .cols = p->cols, .n = p->n, .add = add};
+    ht_k_matmat k = {.type = p->type, .out = rows_of(rig, p), .cols = p->cols, .n = p->n, .add = add,
+                     .multiprocessors = multiprocessors};
 
     if (plain) {
         k.x = gpu_twin(rig, p->x);
@@ -308,7 +310,7 @@ static bool has_tensor_cores(gpu_rig *rig)
 
 bool check_matmat(gpu_rig *rig)
 {
-    static const int32_t shapes[][3] = {{1, 256, 1}, {70, 256, 33}, {130, 512, 5}};
+    static const int32_t shapes[][4] = {{1, 256, 1, 1}, {70, 256, 33, 0}, {130, 512, 5, 1}}; /* tiles of 32, 128, 32 columns */
 
     for (int t = 0; t < N_TYPES; t++)
         for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
@@ -317,22 +319,47 @@ bool check_matmat(gpu_rig *rig)
                 problem p;
                 make(rig, &p, types[t], shapes[s][0], shapes[s][1], shapes[s][2], false);
                 /* F16 rounds both factors by 2^-11. */
-                bool ok = run_matmat(rig, &p, plain, 0) &&
+                bool ok = run_matmat(rig, &p, plain, 0, shapes[s][3]) &&
                           right(rig, &p, plain ? "matmat plain" : "matmat mma", plain ? 5e-6 : 8e-4);
                 drop(rig, &p);
                 if (!ok) return false;
             }
-    problem p; /* a tail along k */
-    make(rig, &p, HT_Q8_0, 20, 96, 7, false);
-    bool ok = run_matmat(rig, &p, true, 0) && right(rig, &p, "matmat tail", 5e-6);
-    if (ok && has_tensor_cores(rig)) ok = run_matmat(rig, &p, false, 0) && right(rig, &p, "matmat mma tail", 8e-4);
-    drop(rig, &p);
-    if (!ok) return false;
-    make(rig, &p, HT_F16, 20, 75, 7, false);
-    ok = run_matmat(rig, &p, true, 0) && right(rig, &p, "matmat odd", 5e-6);
-    if (ok && has_tensor_cores(rig)) ok = run_matmat(rig, &p, false, 0) && right(rig, &p, "matmat mma odd", 8e-4);
-    drop(rig, &p);
-    return ok;
+    /* Rows that end within a span of chunks, at no multiple of 16 bytes, within a chunk. */
+    static const struct { ht_type type; int32_t cols; } odd[] = {
+        {HT_Q8_0, 96}, {HT_Q4_0, 160}, {HT_Q5_0, 32}, {HT_F16, 75}, {HT_F32, 75}};
+    for (size_t i = 0; i < sizeof odd / sizeof *odd; i++) {
+        problem p;
+        make(rig, &p, odd[i].type, 20, odd[i].cols, 7, false);
+        bool ok = run_matmat(rig, &p, true, 0, 1) && right(rig, &p, "matmat odd", 5e-6);
+        if (ok && has_tensor_cores(rig)) ok = run_matmat(rig, &p, false, 0, 1) && right(rig, &p, "matmat mma odd", 8e-4);
+        drop(rig, &p);
+        if (!ok) return false;
+    }
+    return true;
+}
+
+/* Columns are the same however wide tiles are, here 128, 64 and 32; rows do not fill a tile of theirs. */
+static bool check_tile_widths(gpu_rig *rig)
+{
+    static const ht_type some[] = {HT_Q4_0, HT_Q4_K, HT_Q6_K, HT_F16};
+    enum { ROWS = 130, COLS = 256, N = 40 };
+
+    for (size_t t = 0; t < sizeof some / sizeof *some; t++) {
+        problem p;
+        make(rig, &p, some[t], ROWS, COLS, N, false);
+        float *wide = ht_alloc(ROWS * N, sizeof *wide);
+        bool ok = run_matmat(rig, &p, false, 0, 0);
+        memcpy(wide, p.y, ROWS * N * sizeof *wide);
+        for (int32_t multiprocessors = 1; multiprocessors <= 2 && ok; multiprocessors++) {
+            ok = run_matmat(rig, &p, false, 0, multiprocessors);
+            if (ok && memcmp(wide, p.y, ROWS * N * sizeof *wide))
+                ok = gpu_failed(rig, "matmat %s: narrower tiles give other bits", ht_type_get(some[t])->name);
+        }
+        ht_free(wide);
+        drop(rig, &p);
+        if (!ok) return false;
+    }
+    return true;
 }
 
 bool check_matmat_columns(gpu_rig *rig)
@@ -340,7 +367,7 @@ bool check_matmat_columns(gpu_rig *rig)
     for (int plain = !has_tensor_cores(rig); plain < 2; plain++) {
         problem p;
         make(rig, &p, HT_Q4_K, 33, 256, 40, false);
-        bool ok = run_matmat(rig, &p, plain, 0);
+        bool ok = run_matmat(rig, &p, plain, 0, 0);
         float all[40 * 33];
         memcpy(all, p.y, sizeof all);
         problem one = p;
@@ -348,17 +375,17 @@ bool check_matmat_columns(gpu_rig *rig)
         for (int32_t c = 0; c < 40 && ok; c += 13) {
             memmove(p.x, p.x + (size_t)c * 256, 256 * 4);
             gpu_push(rig, p.x);
-            ok = run_matmat(rig, &one, plain, 0);
+            ok = run_matmat(rig, &one, plain, 0, 1);
             if (ok && memcmp(p.y, all + c * 33, 33 * 4))
                 ok = gpu_failed(rig, "matmat %s: column %d alone has other bits", plain ? "plain" : "mma", c);
-            ok = ok && run_matmat(rig, &one, plain, 1);
+            ok = ok && run_matmat(rig, &one, plain, 1, 1);
             for (int i = 0; i < 33 && ok; i++)
                 if (p.y[i] != 2 * all[c * 33 + i]) ok = gpu_failed(rig, "matmat with add: row %d", i);
         }
         drop(rig, &p);
         if (!ok) return false;
     }
-    return true;
+    return !has_tensor_cores(rig) || check_tile_widths(rig);
 }
 
 /* A product that norms and quantises its columns itself gives the bits of a norm in a launch before it, in as many blocks

@@ -193,7 +193,8 @@ static void time_matmat(session *s, ht_type type, int32_t rows, int32_t cols, in
     void *w = blank(s, bytes), *y = blank(s, (size_t)rows * (size_t)n * 4), *scale = blank(s, (size_t)n * 4),
          *x = blank(s, (size_t)n * (tensor ? HT_K_HALF_STRIDE(cols) : (size_t)cols * 4));
     ht_k_matmat k = {.type = type, .out = {w, (int64_t)ht_row_bytes(t, cols), rows, NULL, y}, .cols = cols, .n = n,
-                     .x = tensor ? NULL : x, .x_f16 = tensor ? x : NULL, .x_scale = tensor ? scale : NULL};
+                     .x = tensor ? NULL : x, .x_f16 = tensor ? x : NULL, .x_scale = tensor ? scale : NULL,
+                     .multiprocessors = s->info.multiprocessors};
     result *r = add_result(s, name);
     time_job(s, r, run_matmat, &k);
     r->bytes = (double)bytes + 4.0 * n * (rows + cols);
