@@ -1,14 +1,16 @@
-/* The decode class with float weights, AVX-512: lanes along the columns. A row's sum has 64 lanes (index mod 64), added at
- * the end by a fixed tree. That many keep the multiply-adds busy with one row at a time.
+/* The decode class with float weights, AVX-512: lanes along the columns. A row's sum has 16 lanes (index mod 16), added at
+ * the end by a fixed tree; several rows, or columns, keep the multiply-adds busy.
  *
- * How many rows side by side, and whether they are prefetched, depends on how much of L1 x fills. F16, two Zen 4 cores,
- * share of a streaming read between (read 30 to 35 GB/s), with prefetches / without:
+ * Woven tiles (core/model/tiles.h) are read line by line, with 16 sums of as many rows: x comes from L2 whatever its length,
+ * since the weights push it out of L1, but once for 16 rows. F16, one column, two Zen 4 cores, share of a streaming read
+ * between, plain rows / tiles; tiles of 4 and of 8 rows gave 71 and 82 where 16 gave 92:
  *
- *   columns   1 row     2 rows    4 rows
- *    4096     92 / 95   93 / 83   89 / 88
- *    5632     80 / 62   88 / 76   88 / 84
- *   11008     80 / 69   88 / 85   88 / 91
+ *   columns   read 34 GB/s   read 54 to 60 GB/s
+ *    2048       94 / 100         80 / 87 to 96
+ *    4096       92 / 100         78 / 91 to 94
+ *   14336                             89 to 91
  */
+#include "core/model/tiles.h"
 #include "cpu/simd_avx512.h"
 #include "cpu/tile_avx512.h"
 
@@ -16,95 +18,165 @@
 #include <math.h>
 
 enum {
-    CHAINS = 4,
-    CHUNK = 16 * CHAINS,
-    NEXT = 16 << 10,   /* bytes ahead, for each row side by side, that weights are prefetched */
-    SHORT = 4096,      /* columns of x that leave half of L1 free */
-    LONG = 8192,       /* and that fill it */
-    PIECE = 128 << 10, /* bytes of rows that meet all columns before the next: they stay in L2 */
+    LINE = 64,         /* bytes of a row that are taken together, as they lie in a woven tile */
+    SIDE = 4,          /* rows, and columns, that are multiplied side by side at most; of a woven tile and one column 16 rows */
+    PAIR = 2,          /* plain rows, with one column */
+    NEXT = 16 << 10,   /* bytes ahead, for each plain row side by side, that weights are prefetched */
+    SEGMENT = 8,       /* lines of each row of a woven tile that meet all columns before the next: they stay in L1 */
+    AHEAD = 16 << 10,  /* bytes ahead that later ones are prefetched meanwhile */
 };
 
-TILE_INLINE int64_t weight_bytes(ht_type type) { return type == HT_F32 ? 4 : 2; }
+TILE_INLINE int64_t line_columns(ht_type type) { return LINE / (type == HT_F32 ? 4 : 2); }
+TILE_INLINE size_t line_floats(ht_type type) { return (size_t)line_columns(type) * sizeof(float); } /* bytes of x */
 
-/* Columns k..k + CHUNK of NR rows . NC columns; both are constants, NR * NC <= 4. `whole`: none of them is past the end. */
-TILE_INLINE void float_chunk(ht_type type, int nr, int nc, bool whole, __m512 acc[CHAINS][CHAINS], const char *w,
-                             size_t row_bytes, const char *x, size_t x_bytes, int64_t k, int64_t cols)
+/* acc[row][column] += a line of each of NR rows, row_bytes apart, . NC columns; both are constants. Columns from `left` on
+ * are past the end; `whole`: none of them is. */
+TILE_INLINE void float_line(ht_type type, int nr, int nc, bool whole, __m512 *acc, const char *line, size_t row_bytes,
+                            const char *x, size_t x_bytes, int64_t left)
 {
-    TILE_UNROLL for (int j = 0; j < CHAINS; j++) {
-        const int64_t at = k + 16 * j;
-        const __mmask16 mask = whole ? 0xffff : lanes_mask(cols - at);
-        __m512 column[CHAINS];
+    const int parts = (int)line_columns(type) / 16;
+    __mmask16 mask[2];
+    __m512 column[2][SIDE];
+    TILE_UNROLL for (int i = 0; i < parts; i++) {
+        mask[i] = whole ? 0xffff : lanes_mask(left - 16 * i);
         TILE_UNROLL for (int c = 0; c < nc; c++)
-            column[c] = _mm512_maskz_loadu_ps(mask, (const float *)(const void *)(x + (size_t)c * x_bytes) + at);
-        TILE_UNROLL for (int r = 0; r < nr; r++) {
-            __m512 v = load_floats(type, w + (size_t)r * row_bytes, at, mask);
+            column[i][c] = _mm512_maskz_loadu_ps(mask[i], (const float *)(const void *)(x + (size_t)c * x_bytes) + 16 * i);
+    }
+    TILE_UNROLL for (int r = 0; r < nr; r++) {
+        if (nr == HT_TILE_ROWS) /* lines are loaded in the order of addresses: in another, 75% of a read instead of 92 */
+            __asm__ volatile("" ::: "memory");
+        TILE_UNROLL for (int i = 0; i < parts; i++) {
+            __m512 v = load_floats(type, line + (size_t)r * row_bytes, 16 * i, mask[i]);
             TILE_UNROLL for (int c = 0; c < nc; c++)
-                acc[r * nc + c][j] = _mm512_fmadd_ps(v, column[c], acc[r * nc + c][j]);
+                acc[r * nc + c] = _mm512_fmadd_ps(v, column[i][c], acc[r * nc + c]);
         }
     }
 }
+
+/* ---- plain rows ---------------------------------------------------------------------------------------------- */
 
 /* NR rows . NC columns. */
-TILE_INLINE void float_tile(ht_type type, int nr, int nc, float *y, int64_t y_stride, const char *w, size_t row_bytes,
-                            const char *x, size_t x_bytes, int64_t cols, bool prefetch)
+TILE_INLINE void float_rows(ht_type type, int nr, int nc, float *y, int64_t y_stride, const char *w, size_t row_bytes,
+                            const char *x, size_t x_bytes, int64_t cols)
 {
-    __m512 acc[CHAINS][CHAINS]; /* [row and column][chain] */
+    __m512 acc[SIDE * SIDE];
     TILE_UNROLL for (int i = 0; i < nr * nc; i++)
-        TILE_UNROLL for (int j = 0; j < CHAINS; j++)
-            acc[i][j] = _mm512_setzero_ps();
-    const size_t chunk_bytes = (size_t)(nr * CHUNK * weight_bytes(type));
+        acc[i] = _mm512_setzero_ps();
     uintptr_t next = (uintptr_t)w + (size_t)nr * NEXT; /* may leave the matrix */
     int64_t k = 0;
-    for (; k + CHUNK <= cols; k += CHUNK, next += chunk_bytes) {
-        if (prefetch) {
-            TILE_UNROLL for (size_t line = 0; line < chunk_bytes; line += 64)
-                _mm_prefetch((const char *)(next + line), _MM_HINT_T1);
-        }
-        float_chunk(type, nr, nc, true, acc, w, row_bytes, x, x_bytes, k, cols);
+    for (; k + line_columns(type) <= cols; k += line_columns(type)) {
+        TILE_UNROLL for (size_t line = 0; line < (size_t)nr; line++)
+            _mm_prefetch((const char *)(next + LINE * line), _MM_HINT_T1);
+        float_line(type, nr, nc, true, acc, w, row_bytes, x, x_bytes, 0);
+        w += LINE, x += line_floats(type), next += (size_t)nr * LINE;
     }
     if (k < cols)
-        float_chunk(type, nr, nc, false, acc, w, row_bytes, x, x_bytes, k, cols);
+        float_line(type, nr, nc, false, acc, w, row_bytes, x, x_bytes, cols - k);
     TILE_UNROLL for (int i = 0; i < nr * nc; i++)
-        y[i % nc * y_stride + i / nc] = ht_tree_sum_512(_mm512_add_ps(_mm512_add_ps(acc[i][0], acc[i][1]),
-                                                                      _mm512_add_ps(acc[i][2], acc[i][3])));
+        y[i % nc * y_stride + i / nc] = ht_tree_sum_512(acc[i]);
 }
 
-/* NR rows at a time; what is left, one by one. */
-TILE_INLINE void float_rows(ht_type type, int nr, int nc, bool prefetch, float *y, int64_t y_stride, const char *w,
-                            size_t row_bytes, int64_t rows, const char *x, size_t x_bytes, int64_t cols)
-{
-    int64_t r = 0;
-    for (; r + nr <= rows; r += nr)
-        float_tile(type, nr, nc, y + r, y_stride, w + (size_t)r * row_bytes, row_bytes, x, x_bytes, cols, prefetch);
-    for (; r < rows; r++)
-        float_tile(type, 1, nc, y + r, y_stride, w + (size_t)r * row_bytes, row_bytes, x, x_bytes, cols, prefetch);
-}
-
-/* Two columns at once, for two rows each; the second two find the rows in cache. Alone, a column is shared by as many rows
- * as the table above says; by four where F32 weights outrun one stream. */
-TILE_INLINE void float_columns(ht_type type, float *y, int64_t y_stride, const char *w, size_t row_bytes, int64_t rows,
+/* NR rows . n columns; the columns after the first few find the rows in cache. */
+TILE_INLINE void float_columns(ht_type type, int nr, float *y, int64_t y_stride, const char *w, size_t row_bytes,
                                const char *x, size_t x_bytes, int64_t n, int64_t cols)
 {
-    int64_t c = 0;
-    for (; n - c >= 2; c += 2)
-        float_rows(type, 2, 2, true, y + c * y_stride, y_stride, w, row_bytes, rows, x + (size_t)c * x_bytes, x_bytes,
-                   cols);
-    y += c * y_stride, x += (size_t)c * x_bytes;
-    if (c == n) return;
-    if (type == HT_F32) float_rows(type, 4, 1, true, y, y_stride, w, row_bytes, rows, x, x_bytes, cols);
-    else if (cols <= SHORT) float_rows(type, 1, 1, false, y, y_stride, w, row_bytes, rows, x, x_bytes, cols);
-    else if (cols <= LONG) float_rows(type, 2, 1, true, y, y_stride, w, row_bytes, rows, x, x_bytes, cols);
-    else float_rows(type, 4, 1, false, y, y_stride, w, row_bytes, rows, x, x_bytes, cols);
+    for (; n > 0; n -= SIDE, y += SIDE * y_stride, x += SIDE * x_bytes) {
+        switch (n) {
+        case 1: float_rows(type, nr, 1, y, y_stride, w, row_bytes, x, x_bytes, cols); break;
+        case 2: float_rows(type, nr, 2, y, y_stride, w, row_bytes, x, x_bytes, cols); break;
+        case 3: float_rows(type, nr, 3, y, y_stride, w, row_bytes, x, x_bytes, cols); break;
+        default: float_rows(type, nr, SIDE, y, y_stride, w, row_bytes, x, x_bytes, cols); break;
+        }
+    }
+}
+
+/* ---- woven tiles --------------------------------------------------------------------------------------------- */
+
+/* acc[c][r] += `lines` lines of each of SIDE rows of a tile . NC columns. Prefetches as many lines from `next` on. */
+TILE_INLINE void woven_part(ht_type type, int nc, __m512 (*acc)[HT_TILE_ROWS], const char *w, int64_t lines, const char *x,
+                            size_t x_bytes, uintptr_t next)
+{
+    __m512 sum[SIDE * SIDE];
+    TILE_UNROLL for (int i = 0; i < SIDE * nc; i++)
+        sum[i] = acc[i % nc][i / nc];
+    for (int64_t l = 0; l < lines; l++, w += HT_TILE_ROWS * LINE, x += line_floats(type), next += SIDE * LINE) {
+        TILE_UNROLL for (size_t line = 0; line < SIDE; line++)
+            _mm_prefetch((const char *)(next + LINE * line), _MM_HINT_T1);
+        float_line(type, SIDE, nc, true, sum, w, LINE, x, x_bytes, 0);
+    }
+    TILE_UNROLL for (int i = 0; i < SIDE * nc; i++)
+        acc[i % nc][i / nc] = sum[i];
+}
+
+/* A tile . n columns: SEGMENT lines of all its rows meet all columns, and later ones are prefetched in their order. */
+TILE_INLINE void woven_several(ht_type type, float *y, int64_t y_stride, const char *w, const char *x, size_t x_bytes,
+                               int64_t n, int64_t cols)
+{
+    __m512 acc[HT_DECODE_COLUMNS][HT_TILE_ROWS];
+    for (int64_t c = 0; c < n; c++)
+        TILE_UNROLL for (int r = 0; r < HT_TILE_ROWS; r++)
+            acc[c][r] = _mm512_setzero_ps();
+    for (int64_t left = cols / line_columns(type); left > 0; left -= SEGMENT) {
+        const int64_t lines = left < SEGMENT ? left : SEGMENT;
+        for (int64_t c = 0; c < n; c += SIDE) {
+            uintptr_t next = (uintptr_t)w + AHEAD; /* may leave the matrix; asked again for later columns, as some are dropped */
+            for (int r = 0; r < HT_TILE_ROWS; r += SIDE, next += (size_t)lines * SIDE * LINE) {
+                __m512 (*at)[HT_TILE_ROWS] = (void *)(acc[c] + r);
+                const char *rows = w + LINE * r, *columns = x + (size_t)c * x_bytes;
+                switch (n - c) {
+                case 1: woven_part(type, 1, at, rows, lines, columns, x_bytes, next); break;
+                case 2: woven_part(type, 2, at, rows, lines, columns, x_bytes, next); break;
+                case 3: woven_part(type, 3, at, rows, lines, columns, x_bytes, next); break;
+                default: woven_part(type, SIDE, at, rows, lines, columns, x_bytes, next); break;
+                }
+            }
+        }
+        w += SEGMENT * HT_TILE_ROWS * LINE, x += SEGMENT * line_floats(type);
+    }
+    for (int64_t c = 0; c < n; c++)
+        for (int r = 0; r < HT_TILE_ROWS; r++)
+            y[c * y_stride + r] = ht_tree_sum_512(acc[c][r]);
+}
+
+/* One column. x never stays in L1, and a line of it is asked for before the next. */
+TILE_INLINE void woven_one(ht_type type, float *y, const char *w, const char *x, int64_t cols)
+{
+    __m512 acc[HT_TILE_ROWS];
+    TILE_UNROLL for (int r = 0; r < HT_TILE_ROWS; r++)
+        acc[r] = _mm512_setzero_ps();
+    for (int64_t lines = cols / line_columns(type); lines > 0; lines--) {
+        TILE_UNROLL for (size_t at = 0; at < line_floats(type); at += LINE)
+            _mm_prefetch((const char *)((uintptr_t)x + line_floats(type) + at), _MM_HINT_T0);
+        float_line(type, HT_TILE_ROWS, 1, true, acc, w, LINE, x, 0, 0);
+        w += HT_TILE_ROWS * LINE, x += line_floats(type);
+    }
+    TILE_UNROLL for (int r = 0; r < HT_TILE_ROWS; r++)
+        y[r] = ht_tree_sum_512(acc[r]);
 }
 
 #define DOT(name, type)                                                                                            \
     static void dot_##name(float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows,              \
                            const void *x, size_t x_bytes, int64_t n, int64_t cols)                                 \
     {                                                                                                              \
-        const int64_t piece = row_bytes < PIECE / 4 ? (int64_t)(PIECE / row_bytes / 4 * 4) : 4;                    \
-        for (int64_t r = 0; r < rows; r += piece)                                                                  \
-            float_columns(type, y + r, y_stride, (const char *)w + (size_t)r * row_bytes, row_bytes,               \
-                          rows - r < piece ? rows - r : piece, x, x_bytes, n, cols);                               \
+        const char *row = w;                                                                                       \
+        int64_t r = 0;                                                                                             \
+        for (; n == 1 && r + PAIR <= rows; r += PAIR, row += PAIR * row_bytes)                                           \
+            float_rows(type, PAIR, 1, y + r, y_stride, row, row_bytes, x, x_bytes, cols);                            \
+        for (; r + SIDE <= rows; r += SIDE, row += SIDE * row_bytes)                                               \
+            float_columns(type, SIDE, y + r, y_stride, row, row_bytes, x, x_bytes, n, cols);                       \
+        for (; r < rows; r++, row += row_bytes)                                                                    \
+            float_columns(type, 1, y + r, y_stride, row, row_bytes, x, x_bytes, n, cols);                          \
+    }                                                                                                              \
+    static void woven_##name(float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows,            \
+                             const void *x, size_t x_bytes, int64_t n, int64_t cols)                               \
+    {                                                                                                              \
+        const char *tile = w;                                                                                      \
+        for (int64_t r = 0; r < rows; r += HT_TILE_ROWS, tile += HT_TILE_ROWS * row_bytes) {                       \
+            if (n == 1)                                                                                            \
+                woven_one(type, y + r, tile, x, cols);                                                             \
+            else                                                                                                   \
+                woven_several(type, y + r, y_stride, tile, x, x_bytes, n, cols);                                   \
+        }                                                                                                          \
     }                                                                                                              \
     static void expand_##name(const void *row, float *out, int64_t cols)                                           \
     {                                                                                                              \
@@ -146,6 +218,7 @@ void ht_kernels_dot_float_avx512(ht_kernels *k)
 {
 #define FILL(name, id)                                                                                             \
     k->dot[id][0] = k->dot[id][1] = dot_##name;                                                                    \
+    k->dot_woven[id] = woven_##name;                                                                               \
     k->expand[id] = expand_##name;
     FILL(f32, HT_F32)
     FILL(f16, HT_F16)

@@ -5,6 +5,7 @@
  * panels.
  * Packed activations: tiles of 4 columns, (k, 4); columns past the last one are zeros.
  */
+#include "core/model/tiles.h"
 #include "cpu/tile_avx2.h"
 
 enum {
@@ -58,14 +59,18 @@ TILE_INLINE void turn8(__m256 v[8])
     }
 }
 
-/* Columns [k0, k0 + len) of a tile to out (len, 8). */
-TILE_INLINE void turn_floats(ht_type type, const tile_rows *tile, int64_t k0, int64_t len, float *out)
+/* Columns [k0, k0 + len) of a tile, k0 a multiple of 32, to out (len, 8). woven: the tile is half of one of
+ * core/model/tiles.h. */
+TILE_INLINE void turn_floats(ht_type type, bool woven, const tile_rows *tile, int64_t k0, int64_t len, float *out)
 {
+    const int64_t line_columns = type == HT_F32 ? 16 : 32;
+    const size_t line = 64, stride = woven ? line : tile->stride, line_stride = woven ? HT_TILE_ROWS * line : line;
     for (int64_t k = 0; k < len; k += 8) {
         int64_t some = len - k < 8 ? len - k : 8;
+        const uint8_t *from = tile->row + (size_t)((k0 + k) / line_columns) * line_stride;
         __m256 v[8];
         TILE_UNROLL for (int r = 0; r < 8; r++)
-            v[r] = load_floats(type, tile->row + (size_t)r * tile->stride, k0 + k, some);
+            v[r] = load_floats(type, from + (size_t)r * stride, (k0 + k) % line_columns, some);
         turn8(v);
         TILE_UNROLL for (int i = 0; i < 8; i++) {
             if (i < some)
@@ -83,15 +88,18 @@ static void panel_quantised(const void *type, const tile_rows *tile, int64_t k0,
     size_t at = (size_t)(k0 / HT_QK) * unpack_group_bytes(t->type) / (size_t)unpack_group_blocks(t->type);
     t->floats(tile, at, len / HT_QK, out);
 }
-#define PANEL_OF(name, id)                                                                                         \
+#define PANEL_OF(name, id, woven)                                                                                  \
     static void panel_##name(const void *type, const tile_rows *tile, int64_t k0, int64_t len, float *out)         \
     {                                                                                                              \
         (void)type;                                                                                                \
-        turn_floats(id, tile, k0, len, out);                                                            \
+        turn_floats(id, woven, tile, k0, len, out);                                                                \
     }
-PANEL_OF(f32, HT_F32)
-PANEL_OF(f16, HT_F16)
-PANEL_OF(bf16, HT_BF16)
+PANEL_OF(f32, HT_F32, false)
+PANEL_OF(f16, HT_F16, false)
+PANEL_OF(bf16, HT_BF16, false)
+PANEL_OF(woven_f32, HT_F32, true)
+PANEL_OF(woven_f16, HT_F16, true)
+PANEL_OF(woven_bf16, HT_BF16, true)
 
 /* ---- the product --------------------------------------------------------------------------------------------- */
 
@@ -121,7 +129,7 @@ static void panel_product(const float *low, const float *high, const float *pack
     }
 }
 
-static void run(panel_fn *panel, const void *type, float *y, int64_t y_stride, const void *w, size_t row_bytes,
+static void run(panel_fn *panel, bool woven, const void *type, float *y, int64_t y_stride, const void *w, size_t row_bytes,
                 int64_t rows, const void *packed, int64_t n, int64_t cols, void *scratch)
 {
     float *low = (float *)(((uintptr_t)scratch + 63) & ~(uintptr_t)63), *high = low + TILE_ROWS * PANEL;
@@ -131,6 +139,8 @@ static void run(panel_fn *panel, const void *type, float *y, int64_t y_stride, c
         int64_t row[2] = {0}, tiles = 0;
         for (; tiles < 2 && r < rows; tiles++)
             r = tile_set(&tile[tiles], w, row_bytes, rows, r, &row[tiles], &mask[tiles]);
+        if (woven) /* two halves of a tile, whose rows begin 64 bytes apart */
+            tile[1].row = tile[0].row + TILE_ROWS * 64;
         for (int64_t k = 0; k < cols; k += PANEL) {
             int64_t len = cols - k < PANEL ? cols - k : PANEL;
             panel(type, &tile[0], k, len, low);
@@ -145,17 +155,20 @@ static void run(panel_fn *panel, const void *type, float *y, int64_t y_stride, c
     }
 }
 
-#define RUN(name, panel, type)                                                                                     \
+#define RUN(name, panel, woven, type)                                                                                    \
     static void run_##name(float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows,              \
                            const void *packed, int64_t n, int64_t cols, void *scratch)                             \
     {                                                                                                              \
-        run(panel, type, y, y_stride, w, row_bytes, rows, packed, n, cols, scratch);                               \
+        run(panel, woven, type, y, y_stride, w, row_bytes, rows, packed, n, cols, scratch);                        \
     }
-#define RUN_QUANTISED(name, id) RUN(name, panel_quantised, &ht_tile_##name##_avx2)
+#define RUN_QUANTISED(name, id) RUN(name, panel_quantised, false, &ht_tile_##name##_avx2)
 TILE_EACH_TYPE(RUN_QUANTISED)
-RUN(f32, panel_f32, NULL)
-RUN(f16, panel_f16, NULL)
-RUN(bf16, panel_bf16, NULL)
+RUN(f32, panel_f32, false, NULL)
+RUN(f16, panel_f16, false, NULL)
+RUN(bf16, panel_bf16, false, NULL)
+RUN(woven_f32, panel_woven_f32, true, NULL)
+RUN(woven_f16, panel_woven_f16, true, NULL)
+RUN(woven_bf16, panel_woven_bf16, true, NULL)
 
 void ht_kernels_matmul_f32_avx2(ht_kernels *k)
 {
@@ -166,7 +179,8 @@ void ht_kernels_matmul_f32_avx2(ht_kernels *k)
     TILE_EACH_TYPE(FILL)
 #define FILL_FLOAT(name, id)                                                                                       \
     m.run = run_##name;                                                                                            \
-    k->matmul[id][0] = k->matmul[id][1] = m;
+    k->matmul[id][0] = k->matmul[id][1] = m;                                                                       \
+    k->matmul_woven[id] = run_woven_##name;
     FILL_FLOAT(f32, HT_F32)
     FILL_FLOAT(f16, HT_F16)
     FILL_FLOAT(bf16, HT_BF16)

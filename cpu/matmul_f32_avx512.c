@@ -4,6 +4,7 @@
  * eight at a time: one multiply-add for each weight and column in the order of k. Sums wait in y between panels.
  * Packed activations: tiles of 8 columns, (k, 8); columns past the last one are zeros.
  */
+#include "core/model/tiles.h"
 #include "cpu/tile_avx512.h"
 
 enum {
@@ -65,22 +66,25 @@ TILE_INLINE void turn16(__m512 v[16])
         v[i] = t[i];
 }
 
-/* Columns [k0, k0 + len) of a tile to out (len, 16), `stride` floats a column. */
-TILE_INLINE void turn_floats(ht_type type, const tile_source *tile, int64_t k0, int64_t len, float *out, int64_t stride)
+/* Columns [k0, k0 + len) of a tile, k0 a multiple of 32, to out (len, 16). woven: see core/model/tiles.h. */
+TILE_INLINE void turn_floats(ht_type type, bool woven, const tile_source *tile, int64_t k0, int64_t len, float *out)
 {
+    const int64_t line_columns = type == HT_F32 ? 16 : 32;
+    const size_t line = 64, stride = woven ? line : tile->row_bytes, line_stride = woven ? HT_TILE_ROWS * line : line;
     const uint8_t *row[TILE_ROWS];
     for (int64_t r = 0; r < TILE_ROWS; r++)
-        row[r] = tile->w + (size_t)(r < tile->rows ? r : tile->rows - 1) * tile->row_bytes;
+        row[r] = tile->w + (size_t)(r < tile->rows ? r : tile->rows - 1) * stride;
     for (int64_t k = 0; k < len; k += 16) {
         int64_t some = len - k < 16 ? len - k : 16;
         __mmask16 mask = lanes_mask(some);
+        const size_t at = (size_t)((k0 + k) / line_columns) * line_stride;
         __m512 v[16];
         TILE_UNROLL for (int r = 0; r < 16; r++)
-            v[r] = load_floats(type, row[r], k0 + k, mask);
+            v[r] = load_floats(type, row[r] + at, (k0 + k) % line_columns, mask);
         turn16(v);
         TILE_UNROLL for (int i = 0; i < 16; i++) {
             if (i < some)
-                _mm512_store_ps(out + (k + i) * stride, v[i]);
+                _mm512_store_ps(out + (k + i) * TILE_ROWS, v[i]);
         }
     }
 }
@@ -94,15 +98,18 @@ static void panel_quantised(const void *type, const tile_source *tile, int64_t k
     size_t at = (size_t)(k0 / HT_QK) * unpack_group_bytes(t->type) / (size_t)unpack_group_blocks(t->type);
     t->floats(tile, at, len / HT_QK, out);
 }
-#define PANEL_OF(name, id)                                                                                         \
+#define PANEL_OF(name, id, woven)                                                                                  \
     static void panel_##name(const void *type, const tile_source *tile, int64_t k0, int64_t len, float *out)       \
     {                                                                                                              \
         (void)type;                                                                                                \
-        turn_floats(id, tile, k0, len, out, TILE_ROWS);                                                            \
+        turn_floats(id, woven, tile, k0, len, out);                                                                \
     }
-PANEL_OF(f32, HT_F32)
-PANEL_OF(f16, HT_F16)
-PANEL_OF(bf16, HT_BF16)
+PANEL_OF(f32, HT_F32, false)
+PANEL_OF(f16, HT_F16, false)
+PANEL_OF(bf16, HT_BF16, false)
+PANEL_OF(woven_f32, HT_F32, true)
+PANEL_OF(woven_f16, HT_F16, true)
+PANEL_OF(woven_bf16, HT_BF16, true)
 
 /* ---- the product --------------------------------------------------------------------------------------------- */
 
@@ -166,6 +173,9 @@ TILE_EACH_TYPE(RUN_QUANTISED)
 RUN(f32, panel_f32, NULL)
 RUN(f16, panel_f16, NULL)
 RUN(bf16, panel_bf16, NULL)
+RUN(woven_f32, panel_woven_f32, NULL)
+RUN(woven_f16, panel_woven_f16, NULL)
+RUN(woven_bf16, panel_woven_bf16, NULL)
 
 void ht_kernels_matmul_f32_avx512(ht_kernels *k)
 {
@@ -176,7 +186,8 @@ void ht_kernels_matmul_f32_avx512(ht_kernels *k)
     TILE_EACH_TYPE(FILL)
 #define FILL_FLOAT(name, id)                                                                                       \
     m.run = run_##name;                                                                                            \
-    k->matmul[id][0] = k->matmul[id][1] = m;
+    k->matmul[id][0] = k->matmul[id][1] = m;                                                                       \
+    k->matmul_woven[id] = run_woven_##name;
     FILL_FLOAT(f32, HT_F32)
     FILL_FLOAT(f16, HT_F16)
     FILL_FLOAT(bf16, HT_BF16)

@@ -10,7 +10,6 @@ typedef struct field { uint16_t at, bytes, unit; } field;
 
 typedef struct layout {
     int64_t columns;   /* of a group */
-    int32_t rows;      /* that are woven together */
     field fields[MOST_FIELDS];
 } layout;
 
@@ -18,13 +17,14 @@ typedef struct layout {
 #define SECOND(block, name, unit) {sizeof(block) + offsetof(block, name), sizeof(((block *)0)->name), unit}
 #define PART(block, name, begin, bytes) {offsetof(block, name) + (begin), bytes, 4}
 /* Kernels want lines of 64 bytes, in order: F16 scales of 16 rows fill half a line, so blocks with one are woven by twos. */
-#define ONE HT_QK, HT_TILE_ROWS
-#define TWO 2 * HT_QK, HT_TILE_ROWS
-#define SUPER HT_QK_K, HT_TILE_ROWS
+#define ONE HT_QK
+#define TWO 2 * HT_QK
+#define SUPER HT_QK_K
 #define SCALES(block) FIELD(block, d, 2), SECOND(block, d, 2)
 static const layout layouts[HT_TYPE_COUNT] = {
-    [HT_F16] = {LINE / sizeof(ht_half), 4, {{0, LINE, LINE}}},
-    [HT_BF16] = {LINE / sizeof(ht_bf16), 4, {{0, LINE, LINE}}},
+    [HT_F32] = {LINE / sizeof(float), {{0, LINE, LINE}}},
+    [HT_F16] = {LINE / sizeof(ht_half), {{0, LINE, LINE}}},
+    [HT_BF16] = {LINE / sizeof(ht_bf16), {{0, LINE, LINE}}},
     [HT_Q8_0] = {TWO, {SCALES(ht_block_q8_0), FIELD(ht_block_q8_0, qs, 4), SECOND(ht_block_q8_0, qs, 4)}},
     [HT_Q4_0] = {TWO, {SCALES(ht_block_q4_0), FIELD(ht_block_q4_0, qs, 4), SECOND(ht_block_q4_0, qs, 4)}},
     [HT_IQ4_NL] = {TWO, {SCALES(ht_block_iq4_nl), FIELD(ht_block_iq4_nl, qs, 4), SECOND(ht_block_iq4_nl, qs, 4)}},
@@ -61,7 +61,7 @@ static void copy_units(uint8_t *to, size_t to_stride, const uint8_t *from, size_
 #undef COPY
 }
 
-/* Rows [first, first + n) of those that are woven together: `rows` has just these. */
+/* Rows [first, first + n) of a tile: `rows` has just these. */
 static void copy_rows(ht_type type, bool weave, uint8_t *tile, uint8_t *rows, int64_t first, int64_t n, int64_t cols)
 {
     const layout *l = &layouts[type];
@@ -69,36 +69,24 @@ static void copy_rows(ht_type type, bool weave, uint8_t *tile, uint8_t *rows, in
 
     for (size_t g = 0; g < row_bytes; g += group)
         for (const field *f = l->fields; f < l->fields + MOST_FIELDS && f->bytes; f++)
-            for (size_t u = 0; u < f->bytes; u += f->unit, tile += (size_t)l->rows * f->unit) {
+            for (size_t u = 0; u < f->bytes; u += f->unit, tile += HT_TILE_ROWS * f->unit) {
                 uint8_t *in_rows = rows + g + f->at + u, *in_tile = tile + (size_t)first * f->unit;
                 if (weave) copy_units(in_tile, f->unit, in_rows, row_bytes, n, f->unit);
                 else copy_units(in_rows, row_bytes, in_tile, f->unit, n, f->unit);
             }
 }
 
-static void copy_tile(ht_type type, bool weave, uint8_t *tile, uint8_t *rows, int64_t cols)
-{
-    const int32_t some = layouts[type].rows;
-    const size_t bytes = (size_t)some * ht_row_bytes(ht_type_get(type), cols);
-
-    for (int32_t r = 0; r < HT_TILE_ROWS; r += some, tile += bytes, rows += bytes)
-        copy_rows(type, weave, tile, rows, 0, some, cols);
-}
-
 void ht_tile_weave(ht_type type, const void *rows, void *tile, int64_t cols)
 {
-    copy_tile(type, true, tile, (uint8_t *)rows, cols); /* rows are only read */
+    copy_rows(type, true, tile, (uint8_t *)rows, 0, HT_TILE_ROWS, cols); /* rows are only read */
 }
 
 void ht_tile_unweave(ht_type type, const void *tile, void *rows, int64_t cols)
 {
-    copy_tile(type, false, (uint8_t *)tile, rows, cols); /* the tile is only read */
+    copy_rows(type, false, (uint8_t *)tile, rows, 0, HT_TILE_ROWS, cols); /* the tile is only read */
 }
 
 void ht_tile_row(ht_type type, const void *tile, int64_t row, void *out, int64_t cols)
 {
-    const int32_t some = layouts[type].rows;
-    const int64_t before = row / some * some; /* rows woven apart from it */
-
-    copy_rows(type, false, (uint8_t *)tile + (size_t)before * ht_row_bytes(ht_type_get(type), cols), out, row - before, 1, cols);
+    copy_rows(type, false, (uint8_t *)tile, out, row, 1, cols);
 }

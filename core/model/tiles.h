@@ -6,8 +6,7 @@
  * 15. So a kernel whose vector lanes are rows loads what it otherwise has to turn, and reads a matrix from its first byte
  * to its last in order, which is what memory is fastest at (docs/decisions/0004-tiles-in-ram.md).
  *
- * Rows of float types are not taken apart: a tile holds 64 bytes of row 0, of row 1, 2, 3, then the next 64 bytes of
- * row 0; four rows alone are a tile, and 16 are four of them.
+ * Rows of float types are not taken apart: a group is a line of 64 bytes, and a line of row 0 is followed by that of row 1.
  *
  * A woven matrix keeps its size and place; tile t begins where row 16 t did. Ranges of its rows begin and end at multiples
  * of HT_TILE_ROWS. Columns from c on, a multiple of ht_tile_columns, begin HT_TILE_ROWS times as far into a tile as they
