@@ -2,13 +2,7 @@
  * column is multiplied as the weights are unpacked; more than one go by way of a few unpacked blocks in L1. The order
  * of sums of a (row, column) is the same in both (block_column).
  */
-#include "cpu/tile_avx512.h"
-
-typedef struct column_set {
-    const int8_t *q[HT_DECODE_COLUMNS];
-    const float *d[HT_DECODE_COLUMNS];
-    const tile_aux *aux[HT_DECODE_COLUMNS];
-} column_set;
+#include "cpu/scaled_avx512.h"
 
 /* Sums of 16 quants. */
 TILE_INLINE int32_t sum_16(const int8_t *q)
@@ -19,10 +13,13 @@ TILE_INLINE int32_t sum_16(const int8_t *q)
 }
 
 /* What block_column needs of `blocks` blocks of a column, for types where the stored sums do not serve. */
-static void make_aux(ht_type type, tile_aux *aux, const int8_t *q, int64_t blocks)
+static void make_aux(ht_type type, tile_aux *aux, const int8_t *q, const float *d, int64_t blocks)
 {
     int32_t offset = unpack_offset(type);
-    if (!unpack_halves(type)) {
+    if (unpack_scaled(type)) {
+        for (int64_t b = 0; b < blocks; b += SCALED_BLOCKS)
+            scaled_aux(type, true, q + HT_QK * b, d + b, aux + 2 * b);
+    } else if (!unpack_halves(type)) {
         for (int64_t b = 0; b < blocks; b++)
             aux[b].i = -offset * (sum_16(q + HT_QK * b) + sum_16(q + HT_QK * b + 16));
     } else {
@@ -31,16 +28,17 @@ static void make_aux(ht_type type, tile_aux *aux, const int8_t *q, int64_t block
     }
 }
 
-/* acc[c] += stored blocks . column c; NC and the kind of type are constants. */
-TILE_INLINE void stored_columns(int nc, bool halves, bool has_min, const __m512i *stored, int64_t blocks,
-                                const column_set *x, int64_t first, __m512 *out)
+/* acc[c] += stored blocks . column c; nc and the type, of which only the kind counts, are constants. */
+TILE_INLINE void stored_columns(int nc, ht_type type, const __m512i *stored, int64_t blocks, const column_set *x,
+                                int64_t first, __m512 *out)
 {
-    const int64_t vectors = stored_vectors(halves, has_min);
+    const bool halves = unpack_halves(type), has_min = unpack_has_min(type);
+    const int64_t vectors = stored_vectors(type);
     __m512 acc[HT_DECODE_COLUMNS];
     TILE_UNROLL for (int c = 0; c < nc; c++)
         acc[c] = out[c];
     for (int64_t i = 0; i < blocks; i++) {
-        const int64_t b = taken_block(halves, has_min, i);
+        const int64_t b = taken_block(halves, i);
         const __m512i *from = stored + b * vectors;
         __m512i w[8];
         __m512 d[2], m[2];
@@ -53,36 +51,36 @@ TILE_INLINE void stored_columns(int nc, bool halves, bool has_min, const __m512i
                 m[h] = _mm512_load_ps(from + 8 + n + h);
         }
         TILE_UNROLL for (int c = 0; c < nc; c++)
-            acc[c] = block_column(false, halves, has_min, w, d, m, (const int[2]){0, 0}, x->q[c] + HT_QK * (first + b), x->d[c][first + b],
-                                  x->aux[c] + (first + b) * n, 1, acc[c]);
+            acc[c] = block_column(false, halves, has_min, w, d, m, (const int[2]){0, 0}, x->q[c] + HT_QK * (first + b),
+                                  x->d[c][first + b], x->aux[c] + (first + b) * n, 1, acc[c]);
     }
     TILE_UNROLL for (int c = 0; c < nc; c++)
         out[c] = acc[c];
 }
 
-#define STORED_COLUMNS(kind, halves, has_min)                                                                      \
+#define STORED_COLUMNS(kind, type)                                                                                 \
     static void stored_##kind(int64_t n, const __m512i *stored, int64_t blocks, const column_set *x, int64_t first, \
                               __m512 *acc)                                                                         \
     {                                                                                                              \
         switch (n) {                                                                                               \
-        case 2: stored_columns(2, halves, has_min, stored, blocks, x, first, acc); break;                          \
-        case 3: stored_columns(3, halves, has_min, stored, blocks, x, first, acc); break;                          \
-        case 4: stored_columns(4, halves, has_min, stored, blocks, x, first, acc); break;                          \
-        case 5: stored_columns(5, halves, has_min, stored, blocks, x, first, acc); break;                          \
-        case 6: stored_columns(6, halves, has_min, stored, blocks, x, first, acc); break;                          \
-        case 7: stored_columns(7, halves, has_min, stored, blocks, x, first, acc); break;                          \
-        default: stored_columns(8, halves, has_min, stored, blocks, x, first, acc); break;                         \
+        case 2: stored_columns(2, type, stored, blocks, x, first, acc); break;                                     \
+        case 3: stored_columns(3, type, stored, blocks, x, first, acc); break;                                     \
+        case 4: stored_columns(4, type, stored, blocks, x, first, acc); break;                                     \
+        case 5: stored_columns(5, type, stored, blocks, x, first, acc); break;                                     \
+        case 6: stored_columns(6, type, stored, blocks, x, first, acc); break;                                     \
+        case 7: stored_columns(7, type, stored, blocks, x, first, acc); break;                                     \
+        default: stored_columns(8, type, stored, blocks, x, first, acc); break;                                    \
         }                                                                                                          \
     }
-STORED_COLUMNS(whole_offset, false, false)
-STORED_COLUMNS(whole_min, false, true)
-STORED_COLUMNS(halves_offset, true, false)
+STORED_COLUMNS(whole_offset, HT_Q4_0)
+STORED_COLUMNS(whole_min, HT_Q4_1)
+STORED_COLUMNS(halves, HT_Q6_K)
 
 /* A tile against several columns, over a segment's blocks. woven: the tile, if it is. */
 static void tile_several(const tile_type *t, const tile_source *tile, const uint8_t *woven, size_t ahead,
                          const column_set *x, int64_t n, int64_t blocks, __m512 *acc)
 {
-    __attribute__((aligned(64))) __m512i stored[TILE_STAGE * 12];
+    __attribute__((aligned(64))) __m512i stored[TILE_STAGE * 10];
     const bool halves = unpack_halves(t->type), has_min = unpack_has_min(t->type);
     const size_t stage_bytes = unpack_group_bytes(t->type) * (size_t)(TILE_STAGE / unpack_group_blocks(t->type));
     size_t at = 0;
@@ -94,7 +92,20 @@ static void tile_several(const tile_type *t, const tile_source *tile, const uint
             tile_prefetch(tile->w, ahead, at, at + stage_bytes);
             t->store(tile, at, some, stored);
         }
-        (halves ? stored_halves_offset : has_min ? stored_whole_min : stored_whole_offset)(n, stored, some, x, b, acc);
+        (halves ? stored_halves : has_min ? stored_whole_min : stored_whole_offset)(n, stored, some, x, b, acc);
+    }
+}
+
+/* The same of types that are unpack_scaled: to unpack a tile again for every two columns is less work than to store it (in L2,
+ * ns a row of 4096 and a column: Q2_K's two columns 63 stored, 31 so; eight 38 and 31). */
+static void tile_pairs(const tile_type *t, const tile_source *tile, const uint8_t *woven, size_t ahead, const column_set *x,
+                       int64_t n, int64_t blocks, __m512 *acc)
+{
+    for (int64_t c = 0; c < n; c += SCALED_AT_ONCE) {
+        if (woven)
+            t->woven_few(woven, x, c, n - c, blocks, acc + c);
+        else
+            t->few(tile, ahead, x, c, n - c, blocks, acc + c);
     }
 }
 
@@ -109,10 +120,10 @@ static void segment_q8(const tile_type *t, bool woven, float *y, int64_t y_strid
         const char *column = (const char *)x + (size_t)c * x_bytes;
         set.q[c] = ht_act_quants(column) + HT_QK * first;
         set.d[c] = ht_act_scales(column, cols) + first;
-        if (unpack_has_min(t->type)) {
+        if (unpack_has_min(t->type) && !unpack_scaled(t->type)) {
             set.aux[c] = (const tile_aux *)(const void *)(ht_act_sums(column, cols) + first);
         } else {
-            make_aux(t->type, aux[c], set.q[c], blocks);
+            make_aux(t->type, aux[c], set.q[c], set.d[c], blocks);
             set.aux[c] = aux[c];
         }
     }
@@ -124,7 +135,9 @@ static void segment_q8(const tile_type *t, bool woven, float *y, int64_t y_strid
         __m512 acc[HT_DECODE_COLUMNS];
         for (int64_t c = 0; c < n; c++)
             acc[c] = first == 0 ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(mask, y + c * y_stride + r);
-        if (n > 1)
+        if (unpack_scaled(t->type))
+            tile_pairs(t, &tile, tiled, tile_ahead(row_bytes), &set, n, blocks, acc);
+        else if (n > 1)
             tile_several(t, &tile, tiled, tile_ahead(row_bytes), &set, n, blocks, acc);
         else if (tiled)
             t->woven_one(tiled, set.q[0], set.d[0], set.aux[0], blocks, acc);
@@ -207,7 +220,7 @@ static void expand(const tile_type *t, const void *row, float *out, int64_t cols
     }
 }
 
-#define WRAP_Q8(name, id)                                                                                          \
+#define WRAP(name, id)                                                                                             \
     static void dot_##name##_q8(float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows,         \
                                 const void *x, size_t x_bytes, int64_t n, int64_t cols)                            \
     {                                                                                                              \
@@ -217,10 +230,7 @@ static void expand(const tile_type *t, const void *row, float *out, int64_t cols
                              const void *x, size_t x_bytes, int64_t n, int64_t cols)                               \
     {                                                                                                              \
         dot_q8(&ht_tile_##name##_avx512, true, y, y_stride, w, row_bytes, rows, x, x_bytes, n, cols);              \
-    }
-TILE_EACH_DECODED(WRAP_Q8)
-
-#define WRAP(name, id)                                                                                             \
+    }                                                                                                              \
     static void dot_##name##_f32(float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows,        \
                                  const void *x, size_t x_bytes, int64_t n, int64_t cols)                           \
     {                                                                                                              \
@@ -234,11 +244,9 @@ TILE_EACH_TYPE(WRAP)
 
 void ht_kernels_dot_quant_avx512(ht_kernels *k)
 {
-#define FILL_Q8(name, id)                                                                                          \
-    k->dot[id][0] = dot_##name##_q8;                                                                               \
-    k->dot_woven[id] = woven_##name;
-    TILE_EACH_DECODED(FILL_Q8)
 #define FILL(name, id)                                                                                             \
+    k->dot[id][0] = dot_##name##_q8;                                                                               \
+    k->dot_woven[id] = woven_##name;                                                                               \
     k->dot[id][1] = dot_##name##_f32;                                                                              \
     k->expand[id] = expand_##name;
     TILE_EACH_TYPE(FILL)

@@ -7,7 +7,7 @@
  *
  * Columns past the last one are zeros.
  */
-#include "cpu/tile_avx512.h"
+#include "cpu/scaled_avx512.h"
 
 enum { WIDE = 12288 }; /* columns up to which two tiles of rows fit into half an L2 of 1 MiB or more */
 
@@ -25,9 +25,12 @@ TILE_INLINE int32_t sum_16(__m128i q)
     return _mm_cvtsi128_si32(s) + _mm_extract_epi16(s, 4) - 16 * 128;
 }
 
-/* One column of one tile; offset < 0: minimums. */
-TILE_INLINE void pack_column(bool halves, int32_t offset, char *tile, const void *x, int64_t slot, int64_t cols)
+/* One column of one tile, for a type or others of its kind. */
+TILE_INLINE void pack_column(ht_type type, char *tile, const void *x, int64_t slot, int64_t cols)
 {
+    const bool halves = unpack_halves(type);
+    const int32_t offset = unpack_offset(type);
+    tile_aux scaled[SCALED_AUX];
     const int8_t *q = ht_act_quants(x);
     const float *d = ht_act_scales(x, cols), *sums = ht_act_sums(x, cols);
     for (int64_t b = 0; b < cols / HT_QK; b++, tile += packed_block_bytes(halves)) {
@@ -38,27 +41,29 @@ TILE_INLINE void pack_column(bool halves, int32_t offset, char *tile, const void
         float *scale = (float *)(void *)(tile + TILE_COLUMNS * HT_QK);
         tile_aux *aux = (tile_aux *)(void *)(scale + TILE_COLUMNS);
         scale[slot] = d[b];
-        int32_t s0 = sum_16(low), s1 = sum_16(high);
-        if (halves && offset < 0) {
-            aux[slot].f = d[b] * (float)s0;
-            aux[TILE_COLUMNS + slot].f = d[b] * (float)s1;
+        if (unpack_scaled(type)) {
+            const int64_t i = b % SCALED_BLOCKS;
+            if (i == 0)
+                scaled_aux(type, false, q + HT_QK * b, d + b, scaled);
+            aux[slot] = scaled[2 * i];
+            aux[TILE_COLUMNS + slot] = scaled[2 * i + 1];
         } else if (halves) {
-            aux[slot].i = -offset * s0;
-            aux[TILE_COLUMNS + slot].i = -offset * s1;
-        } else if (offset < 0) {
+            aux[slot].i = -offset * sum_16(low);
+            aux[TILE_COLUMNS + slot].i = -offset * sum_16(high);
+        } else if (unpack_has_min(type)) {
             aux[slot].f = sums[b];
         } else {
-            aux[slot].i = -offset * (s0 + s1);
+            aux[slot].i = -offset * (sum_16(low) + sum_16(high));
         }
     }
 }
 
-TILE_INLINE void pack(bool halves, int32_t offset, void *packed, const void *x, size_t x_bytes, int64_t begin,
-                      int64_t end, int64_t n, int64_t cols)
+TILE_INLINE void pack(ht_type type, void *packed, const void *x, size_t x_bytes, int64_t begin, int64_t end, int64_t n,
+                      int64_t cols)
 {
-    const size_t block = packed_block_bytes(halves), tile_bytes = (size_t)(cols / HT_QK) * block;
+    const size_t block = packed_block_bytes(unpack_halves(type)), tile_bytes = (size_t)(cols / HT_QK) * block;
     for (int64_t c = begin; c < end; c++)
-        pack_column(halves, offset, (char *)packed + (size_t)(c / TILE_COLUMNS) * tile_bytes,
+        pack_column(type, (char *)packed + (size_t)(c / TILE_COLUMNS) * tile_bytes,
                     (const char *)x + (size_t)c * x_bytes, c % TILE_COLUMNS, cols);
     if (end != n || n % TILE_COLUMNS == 0 || begin == end)
         return;
@@ -72,23 +77,19 @@ TILE_INLINE void pack(bool halves, int32_t offset, void *packed, const void *x, 
     }
 }
 
-/* 16 rows . 8 columns. Prefetches next_step bytes of `next` with each block. */
-TILE_INLINE void tile_product(bool halves, bool has_min, const __m512i *stored, const char *packed, int64_t blocks,
-                              const char *next, size_t next_step, float *y, int64_t y_stride, __mmask16 rows, int64_t n)
+/* acc[c] += stored blocks . packed column c. */
+TILE_INLINE void blocks_product(ht_type type, const __m512i *stored, const char *packed, int64_t blocks, tile_next *next,
+                                __m512 acc[TILE_COLUMNS])
 {
-    const int64_t vectors = stored_vectors(halves, has_min);
-    uintptr_t line = (uintptr_t)next, ahead = line;
-    __m512 acc[TILE_COLUMNS];
-    TILE_UNROLL for (int c = 0; c < TILE_COLUMNS; c++)
-        acc[c] = _mm512_setzero_ps();
+    const bool halves = unpack_halves(type), has_min = unpack_has_min(type);
+    const int64_t vectors = stored_vectors(type);
     for (int64_t i = 0; i < blocks; i++) {
-        const int64_t b = taken_block(halves, has_min, i);
+        const int64_t b = taken_block(halves, i);
         const __m512i *from = stored + b * vectors;
         const int8_t *q = (const int8_t *)packed + (size_t)b * packed_block_bytes(halves);
         const float *scale = (const float *)(const void *)(q + TILE_COLUMNS * HT_QK);
         const tile_aux *aux = (const tile_aux *)(const void *)(scale + TILE_COLUMNS);
-        for (ahead += next_step; line < ahead; line += 64)
-            _mm_prefetch((const char *)line, _MM_HINT_T1);
+        tile_prefetch_next(next);
         __m512i w[8];
         __m512 d[2], m[2];
         TILE_UNROLL for (int j = 0; j < 8; j++)
@@ -103,6 +104,35 @@ TILE_INLINE void tile_product(bool halves, bool has_min, const __m512i *stored, 
             acc[c] = block_column(false, halves, has_min, w, d, m, (const int[2]){0, 0}, q + HT_QK * c, scale[c],
                                   aux + c, TILE_COLUMNS, acc[c]);
     }
+}
+
+/* The same of types that are unpack_scaled. */
+TILE_INLINE void supers_product(ht_type type, const __m512i *stored, const char *packed, int64_t blocks, tile_next *next,
+                                __m512 acc[TILE_COLUMNS])
+{
+    const int64_t block = (int64_t)packed_block_bytes(true);
+    for (int64_t b = 0; b < blocks; b += SCALED_BLOCKS, packed += SCALED_BLOCKS * block) {
+        const float *scale = (const float *)(const void *)(packed + TILE_COLUMNS * HT_QK);
+        column_set at;
+        TILE_UNROLL for (int c = 0; c < TILE_COLUMNS; c++) {
+            at.q[c] = (const int8_t *)packed + HT_QK * c;
+            at.d[c] = scale + c;
+            at.aux[c] = (const tile_aux *)(const void *)(scale + TILE_COLUMNS + c);
+        }
+        scaled_product(TILE_COLUMNS, type, stored + stored_vectors(type) * b, &at, block, block / 4, block / 4, TILE_COLUMNS,
+                       next, acc);
+    }
+}
+
+/* 16 rows . 8 columns. Prefetches next_step bytes of `next` with each block. */
+TILE_INLINE void tile_product(ht_type type, const __m512i *stored, const char *packed, int64_t blocks, const char *from,
+                              size_t next_step, float *y, int64_t y_stride, __mmask16 rows, int64_t n)
+{
+    tile_next next = {(uintptr_t)from, (uintptr_t)from, next_step};
+    __m512 acc[TILE_COLUMNS];
+    TILE_UNROLL for (int c = 0; c < TILE_COLUMNS; c++)
+        acc[c] = _mm512_setzero_ps();
+    (unpack_scaled(type) ? supers_product : blocks_product)(type, stored, packed, blocks, &next, acc);
     TILE_UNROLL for (int c = 0; c < TILE_COLUMNS; c++) {
         if (c < n)
             _mm512_mask_storeu_ps(y + c * y_stride, rows, acc[c]);
@@ -111,33 +141,39 @@ TILE_INLINE void tile_product(bool halves, bool has_min, const __m512i *stored, 
 
 typedef void product_fn(const __m512i *stored, const char *packed, int64_t blocks, const char *next, size_t next_step,
                         float *y, int64_t y_stride, __mmask16 rows, int64_t n);
-#define PRODUCT(kind, halves, has_min)                                                                             \
+#define PRODUCT(kind, type)                                                                                        \
     static void product_##kind(const __m512i *stored, const char *packed, int64_t blocks, const char *next,        \
                                size_t next_step, float *y, int64_t y_stride, __mmask16 rows, int64_t n)            \
     {                                                                                                              \
-        tile_product(halves, has_min, stored, packed, blocks, next, next_step, y, y_stride, rows, n);              \
+        tile_product(type, stored, packed, blocks, next, next_step, y, y_stride, rows, n);                         \
     }
-PRODUCT(whole_offset, false, false)
-PRODUCT(whole_min, false, true)
-PRODUCT(halves_offset, true, false)
-PRODUCT(halves_min, true, true)
+PRODUCT(whole_offset, HT_Q4_0)
+PRODUCT(whole_min, HT_Q4_1)
+PRODUCT(halves, HT_Q6_K)
+PRODUCT(q2_k, HT_Q2_K)
+PRODUCT(q3_k, HT_Q3_K)
+
+static product_fn *product_by_kind(ht_type type)
+{
+    if (unpack_scaled(type))
+        return type == HT_Q2_K ? product_q2_k : product_q3_k;
+    return unpack_halves(type) ? product_halves : unpack_has_min(type) ? product_whole_min : product_whole_offset;
+}
 
 /* Tiles of rows that are unpacked together. */
 static int64_t tiles_at_once(int64_t cols) { return cols <= WIDE ? 2 : 1; }
 
 static size_t scratch_bytes_avx512(int64_t cols)
 {
-    return (size_t)(tiles_at_once(cols) * (cols / HT_QK) * 12) * sizeof(__m512i) + 64;
+    return (size_t)(tiles_at_once(cols) * (cols / HT_QK) * 10) * sizeof(__m512i) + 64;
 }
 
 static void run(const tile_type *t, bool woven, float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows,
                 const void *packed, int64_t n, int64_t cols, void *scratch)
 {
-    const bool halves = unpack_halves(t->type), has_min = unpack_has_min(t->type);
-    product_fn *product = halves ? has_min ? product_halves_min : product_halves_offset
-                                 : has_min ? product_whole_min : product_whole_offset;
-    const int64_t blocks = cols / HT_QK, vectors = blocks * stored_vectors(halves, has_min);
-    const size_t tile_bytes = (size_t)blocks * packed_block_bytes(halves);
+    product_fn *product = product_by_kind(t->type);
+    const int64_t blocks = cols / HT_QK, vectors = blocks * stored_vectors(t->type);
+    const size_t tile_bytes = (size_t)blocks * packed_block_bytes(unpack_halves(t->type));
     __m512i *stored = (__m512i *)(((uintptr_t)scratch + 63) & ~(uintptr_t)63);
     const int64_t step = TILE_ROWS * tiles_at_once(cols);
     for (int64_t r = 0; r < rows && n > 0; r += step) {
@@ -167,20 +203,20 @@ static void run(const tile_type *t, bool woven, float *y, int64_t y_stride, cons
     }
 }
 
-#define PACK(kind, halves, offset)                                                                                 \
-    static size_t bytes_##kind(int64_t n, int64_t cols) { return packed_bytes(halves, n, cols); }                  \
+#define PACK(kind, type)                                                                                           \
+    static size_t bytes_##kind(int64_t n, int64_t cols) { return packed_bytes(unpack_halves(type), n, cols); }     \
     static void pack_##kind(void *packed, const void *x, size_t x_bytes, int64_t begin, int64_t end, int64_t n,    \
                             int64_t cols)                                                                          \
     {                                                                                                              \
-        pack(halves, offset, packed, x, x_bytes, begin, end, n, cols);                                             \
+        pack(type, packed, x, x_bytes, begin, end, n, cols);                                                       \
     }
-PACK(whole_min, false, -1)
-PACK(halves_min, true, -1)
-PACK(whole_8, false, 8)
-PACK(whole_16, false, 16)
-PACK(whole_128, false, 128)
-PACK(halves_4, true, 4)
-PACK(halves_32, true, 32)
+PACK(whole_min, HT_Q4_1)
+PACK(whole_8, HT_Q4_0)
+PACK(whole_16, HT_Q5_0)
+PACK(whole_128, HT_Q8_0)
+PACK(q2_k, HT_Q2_K)
+PACK(q3_k, HT_Q3_K)
+PACK(halves_32, HT_Q6_K)
 
 #define RUN(name, id)                                                                                              \
     static void run_##name(float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows,              \
@@ -198,9 +234,9 @@ TILE_EACH_TYPE(RUN)
 void ht_kernels_matmul_q8_avx512(ht_kernels *k)
 {
 #define FILL(name, id, kind)                                                                                       \
-    k->matmul_woven[id] = k->dot_woven[id] ? woven_##name : NULL;                                                  \
+    k->matmul_woven[id] = woven_##name;                                                                            \
     k->matmul[id][0] = (ht_matmul){bytes_##kind, scratch_bytes_avx512, pack_##kind, run_##name, 2 * TILE_ROWS,     \
-                                   TILE_COLUMNS, id != HT_Q2_K && id != HT_Q3_K}; /* these: dot_lanes_avx512.c */
+                                   TILE_COLUMNS, true};
     FILL(q4_0, HT_Q4_0, whole_8)
     FILL(q4_1, HT_Q4_1, whole_min)
     FILL(q5_0, HT_Q5_0, whole_16)
@@ -208,8 +244,8 @@ void ht_kernels_matmul_q8_avx512(ht_kernels *k)
     FILL(q8_0, HT_Q8_0, whole_128)
     FILL(iq4_nl, HT_IQ4_NL, whole_128)
     FILL(iq4_xs, HT_IQ4_XS, whole_128)
-    FILL(q2_k, HT_Q2_K, halves_min)
-    FILL(q3_k, HT_Q3_K, halves_4)
+    FILL(q2_k, HT_Q2_K, q2_k)
+    FILL(q3_k, HT_Q3_K, q3_k)
     FILL(q4_k, HT_Q4_K, whole_min)
     FILL(q5_k, HT_Q5_K, whole_min)
     FILL(q6_k, HT_Q6_K, halves_32)

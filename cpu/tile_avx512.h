@@ -10,21 +10,28 @@
 enum {
     TILE_SEGMENT = 1024,       /* blocks of 32 columns that a decode-class product takes at a time */
     TILE_STAGE = 8,            /* blocks that are unpacked to memory at a time */
-    TILE_COLUMNS = 8,          /* columns that a packed tile of activations holds side by side */
+    TILE_COLUMNS = HT_DECODE_COLUMNS, /* columns that a packed tile of activations holds side by side */
 };
 
-/* A block in memory: 8 vectors of weights, then 1 or 2 of scales, then as many of minimums if the type has them. */
-TILE_INLINE int64_t stored_vectors(bool halves, bool has_min) { return 8 + (halves ? 2 : 1) * (has_min ? 2 : 1); }
+/* A block in memory: 8 vectors of weights, then a scale, or two of half blocks, or one and a minimum. (Of types that are
+ * unpack_scaled: see scaled_store_block.) */
+TILE_INLINE int64_t stored_vectors(ht_type type) { return unpack_halves(type) || unpack_has_min(type) ? 10 : 9; }
 
 /* The block that is taken as the i-th: the order of unpack_order for all of a row, since sums of F32 follow it. */
-TILE_INLINE int64_t taken_block(bool halves, bool has_min, int64_t i)
-{
-    return halves && !has_min ? (i & ~3) | (i & 1) << 1 | (i >> 1 & 1) : i;
-}
+TILE_INLINE int64_t taken_block(bool halves, int64_t i) { return halves ? (i & ~3) | (i & 1) << 1 | (i >> 1 & 1) : i; }
 
 /* What is known of a column beside quants and scale, 32 bits for each block, or each half block:
- *   offset types: int, -offset * sum(q), the start of the integer sum; types with minimums: float, d * sum(q). */
+ *   offset types: int, -offset * sum(q), the start of the integer sum; types with minimums: float, d * sum(q).
+ * Of HT_Q2_K: see scaled_aux. */
 typedef union tile_aux { int32_t i; float f; } tile_aux;
+
+/* What is prefetched along the way, `step` bytes at a time. */
+typedef struct tile_next { uintptr_t line, ahead; size_t step; } tile_next;
+TILE_INLINE void tile_prefetch_next(tile_next *next)
+{
+    for (next->ahead += next->step; next->line < next->ahead; next->line += 64)
+        _mm_prefetch((const char *)next->line, _MM_HINT_T1);
+}
 
 /* How far from a tile's beginning the one begins that is prefetched meanwhile: two tiles, or 16 KiB. Further is worse for
  * small matrices, whose ends come soon: SmolLM2's shape decodes 230 tok/s with 64 KiB, 250 with 32, 270 with 16. */
@@ -74,10 +81,16 @@ TILE_INLINE void tile_prefetch_part(ht_type type, uintptr_t at, size_t ahead, co
     __asm__ volatile("");
 }
 
+/* Columns of activations. */
+typedef struct column_set {
+    const int8_t *q[TILE_COLUMNS];
+    const float *d[TILE_COLUMNS];
+    const tile_aux *aux[TILE_COLUMNS];
+} column_set;
+
 typedef struct tile_type {
     ht_type type;
-    /* acc lane r += row r . one column, over `blocks` blocks. ahead: see tile_prefetch_line. NULL: not
-     * TILE_EACH_DECODED. */
+    /* acc lane r += row r . one column, over `blocks` blocks. ahead: see tile_prefetch_line. */
     void (*one)(const tile_source *source, size_t ahead, const int8_t *q, const float *d, const tile_aux *aux,
                 int64_t blocks, __m512 *acc);
     /* Unpack blocks (whole groups, but at a row's end) to memory: as stored_vectors, or as F32 (blocks * 32, 16). */
@@ -87,22 +100,26 @@ typedef struct tile_type {
     void (*woven_one)(const uint8_t *tile, const int8_t *q, const float *d, const tile_aux *aux, int64_t blocks,
                       __m512 *acc);
     void (*woven_store)(const uint8_t *tile, int64_t blocks, __m512i *out);
+    /* In the place of one and woven_one, of types that are unpack_scaled: acc[c] += . column c for n of x
+     * from `from` on, but no more than SCALED_AT_ONCE. */
+    void (*few)(const tile_source *source, size_t ahead, const column_set *x, int64_t from, int64_t n, int64_t blocks,
+                __m512 *acc);
+    void (*woven_few)(const uint8_t *tile, const column_set *x, int64_t from, int64_t n, int64_t blocks, __m512 *acc);
 } tile_type;
 
 extern const tile_type ht_tile_q4_0_avx512, ht_tile_q4_1_avx512, ht_tile_q5_0_avx512, ht_tile_q5_1_avx512,
     ht_tile_q8_0_avx512, ht_tile_iq4_nl_avx512, ht_tile_q2_k_avx512, ht_tile_q3_k_avx512, ht_tile_q4_k_avx512,
     ht_tile_q5_k_avx512, ht_tile_q6_k_avx512, ht_tile_iq4_xs_avx512;
 
-/* EACH(name, type) for every quantised type; the first for those whose decode class with quantised columns works on tiles. */
-#define TILE_EACH_DECODED(EACH)                                                                                    \
+/* EACH(name, type) for every quantised type. */
+#define TILE_EACH_TYPE(EACH)                                                                                       \
     EACH(q4_0, HT_Q4_0) EACH(q4_1, HT_Q4_1) EACH(q5_0, HT_Q5_0) EACH(q5_1, HT_Q5_1) EACH(q8_0, HT_Q8_0)            \
-    EACH(iq4_nl, HT_IQ4_NL) EACH(q4_k, HT_Q4_K) EACH(q5_k, HT_Q5_K) EACH(q6_k, HT_Q6_K) EACH(iq4_xs, HT_IQ4_XS)
-#define TILE_EACH_TYPE(EACH) TILE_EACH_DECODED(EACH) EACH(q2_k, HT_Q2_K) EACH(q3_k, HT_Q3_K)
+    EACH(iq4_nl, HT_IQ4_NL) EACH(q2_k, HT_Q2_K) EACH(q3_k, HT_Q3_K) EACH(q4_k, HT_Q4_K) EACH(q5_k, HT_Q5_K)        \
+    EACH(q6_k, HT_Q6_K) EACH(iq4_xs, HT_IQ4_XS)
 
 /* The parts of the table. */
 void ht_kernels_dot_float_avx512(ht_kernels *k);
 void ht_kernels_dot_quant_avx512(ht_kernels *k);
-void ht_kernels_dot_lanes_avx512(ht_kernels *k);
 void ht_kernels_matmul_q8_avx512(ht_kernels *k);
 void ht_kernels_matmul_f32_avx512(ht_kernels *k);
 
@@ -138,8 +155,8 @@ TILE_INLINE __m512i column_sum(const __m512i *w, const int8_t *q, __m512i start)
     return start;
 }
 
-/* acc += one block (16 rows, 32) . 32 values of a column. This is the one order of F32 sums of both classes (not
- * of the decode class of types that TILE_EACH_DECODED leaves out). `wide`: as two chains, since a chain of eight products waits
+/* acc += one block (16 rows, 32) . 32 values of a column. This is the one order of F32 sums of both classes (but of
+ * types that are unpack_scaled). `wide`: as two chains, since a chain of eight products waits
  * for most of its time, and with a single column there is little else to do (integer sums: the same bits). shift: see
  * tile_block, with `wide` only; integer sums of weights that are too high are exact multiples. */
 TILE_INLINE __m512 block_column(bool wide, bool halves, bool has_min, const __m512i w[8], const __m512 d[2],
@@ -148,8 +165,8 @@ TILE_INLINE __m512 block_column(bool wide, bool halves, bool has_min, const __m5
 {
     const __m512i zero = _mm512_setzero_si512();
     __m512i low = column_sum(w, q, has_min ? zero : _mm512_set1_epi32(aux[0].i)), high = wide ? zero : low;
-    if (halves)
-        high = has_min ? zero : _mm512_set1_epi32(aux[aux_stride].i);
+    if (halves) /* of types without minimums */
+        high = _mm512_set1_epi32(aux[aux_stride].i);
     high = column_sum(w + 4, q + 16, high);
     if (wide && !halves) {
         const bool alike = shift[0] == shift[1];
@@ -167,11 +184,8 @@ TILE_INLINE __m512 block_column(bool wide, bool halves, bool has_min, const __m5
     } else {
         acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(high), _mm512_mul_ps(d[0], _mm512_set1_ps(scale)), acc);
     }
-    if (has_min) {
+    if (has_min)
         acc = _mm512_fmadd_ps(m[0], _mm512_set1_ps(aux[0].f), acc);
-        if (halves)
-            acc = _mm512_fmadd_ps(m[1], _mm512_set1_ps(aux[aux_stride].f), acc);
-    }
     return acc;
 }
 

@@ -2,8 +2,7 @@
 #ifndef HEARTH_CPU_TILE_TYPES_AVX512_H
 #define HEARTH_CPU_TILE_TYPES_AVX512_H
 
-#include "cpu/tile_avx512.h"
-#include "cpu/woven_avx512.h"
+#include "cpu/scaled_avx512.h"
 
 #if defined(__AVX512VBMI__)
 
@@ -32,7 +31,7 @@
             if (i % unpack_share(type) == 0)                                                                       \
                 turn_block(type, &here, b, &group, &turned);                                                       \
             tile_block w;                                                                                          \
-            unpack_block(type, false, false, &turned, &group, b, &w);                                                     \
+            unpack_block(type, false, false, &turned, &group, b, &w);                                       \
             body                                                                                                   \
         }                                                                                                          \
     })
@@ -42,6 +41,66 @@
  * types that would take more registers than there are, and that keep bits of several blocks in the group. At a row's end
  * this turns up to one block of what tile_take allows to be read. */
 TILE_INLINE bool tile_turns_early(ht_type type) { return unpack_is_small(type) || type == HT_Q4_K || type == HT_IQ4_XS; }
+
+/* Turned to where a woven tile has it: types that are unpack_scaled have one code for both. */
+TILE_INLINE void turn_scaled(ht_type type, const tile_rows *here, tile_group *g, __m512i *quants)
+{
+    TILE_UNROLL for (int H = 0; H < 2; H++) {
+        tile_turned turned;
+        turn_block(type, here, 4 * H, g, &turned);
+        TILE_UNROLL for (int i = 0; i < 8; i++)
+            _mm512_store_si512(quants + scaled_at(type, H, i / 4) + i % 4, turned.t[i]);
+    }
+    TILE_UNROLL for (int i = 0; i < 8 && type == HT_Q3_K; i++)
+        _mm512_store_si512(quants + scaled_third_at(i / 4) + i % 4, g->more[i]);
+}
+
+/* nc columns of `all` from `from` on, and from block b on. */
+TILE_INLINE column_set column_set_at(int nc, const column_set *all, int64_t from, int64_t b)
+{
+    column_set x;
+    TILE_UNROLL for (int c = 0; c < nc; c++) {
+        x.q[c] = all->q[from + c] + HT_QK * b;
+        x.d[c] = all->d[from + c] + b;
+        x.aux[c] = all->aux[from + c] + 2 * b;
+    }
+    return x;
+}
+
+TILE_INLINE void scaled_tile(ht_type type, int nc, const tile_source *source, size_t ahead, const column_set *columns,
+                             int64_t from, int64_t blocks, __m512 *out)
+{
+    __m512 acc[SCALED_AT_ONCE];
+    size_t at = 0;
+    TILE_UNROLL for (int c = 0; c < nc; c++)
+        acc[c] = out[c];
+    TILE_GROUPS(type, {
+        __attribute__((aligned(64))) __m512i quants[24];
+        const column_set x = column_set_at(nc, columns, from, first);
+        turn_scaled(type, &here, &group, quants);
+        scaled_super(type, nc, (const uint8_t *)quants, &group, &x, &here, (uintptr_t)source->w + TILE_ROWS * at, ahead, acc);
+    })
+    TILE_UNROLL for (int c = 0; c < nc; c++)
+        out[c] = acc[c];
+}
+
+TILE_INLINE void scaled_woven(ht_type type, int nc, const uint8_t *tile, const column_set *columns, int64_t from,
+                              int64_t blocks, __m512 *out)
+{
+    const size_t bytes = TILE_ROWS * unpack_group_bytes(type); /* the quants are last */
+    const size_t quants = bytes - WOVEN_DWORD * (type == HT_Q2_K ? 16u : 24u);
+    __m512 acc[SCALED_AT_ONCE];
+    TILE_UNROLL for (int c = 0; c < nc; c++)
+        acc[c] = out[c];
+    for (int64_t first = 0; first < blocks; first += SCALED_BLOCKS, tile += bytes) {
+        const column_set x = column_set_at(nc, columns, from, first);
+        tile_group group;
+        woven_scales(type, tile, &group);
+        scaled_super(type, nc, tile + quants, &group, &x, NULL, (uintptr_t)tile, 0, acc);
+    }
+    TILE_UNROLL for (int c = 0; c < nc; c++)
+        out[c] = acc[c];
+}
 
 TILE_INLINE void tile_one(ht_type type, const tile_source *source, size_t ahead, const int8_t *q,
                           const float *d, const tile_aux *aux, int64_t blocks, __m512 *out)
@@ -102,8 +161,13 @@ TILE_INLINE void woven_one(ht_type type, const uint8_t *tile, const int8_t *q, c
     *out = acc;
 }
 
-TILE_INLINE void store_block(ht_type type, const tile_block *w, __m512i *out)
+/* Block b of a group. */
+TILE_INLINE void store_block(ht_type type, const tile_block *w, const tile_group *g, int b, __m512i *out)
 {
+    if (unpack_scaled(type)) {
+        scaled_store_block(type, w, g, b, out);
+        return;
+    }
     const int parts = unpack_halves(type) ? 2 : 1;
     TILE_UNROLL for (int j = 0; j < 8; j++)
         _mm512_store_si512(out + j, w->w[j]);
@@ -116,14 +180,12 @@ TILE_INLINE void store_block(ht_type type, const tile_block *w, __m512i *out)
 
 TILE_INLINE void tile_store(ht_type type, const tile_source *source, size_t at, int64_t blocks, __m512i *out)
 {
-    const int64_t vectors = stored_vectors(unpack_halves(type), unpack_has_min(type));
-    TILE_BLOCKS(type, { store_block(type, &w, out + (first + b) * vectors); })
+    TILE_BLOCKS(type, { store_block(type, &w, &group, b, out + (first + b) * stored_vectors(type)); })
 }
 
 TILE_INLINE void woven_store(ht_type type, const uint8_t *tile, int64_t blocks, __m512i *out)
 {
-    const int64_t vectors = stored_vectors(unpack_halves(type), unpack_has_min(type));
-    WOVEN_BLOCKS(type, false, tile, { store_block(type, &w, out + (first + b) * vectors); })
+    WOVEN_BLOCKS(type, false, tile, { store_block(type, &w, &group, b, out + (first + b) * stored_vectors(type)); })
 }
 
 /* out (blocks * 32, 16): weight k of row r. */
@@ -141,8 +203,6 @@ TILE_INLINE void tile_floats(ht_type type, const tile_source *source, size_t at,
     })
 }
 
-/* Without the products of one column. */
-#define TILE_TYPE_BLOCK(name, type) TILE_TYPE_WITH(name, type, NULL, NULL)
 #define TILE_TYPE(name, type)                                                                                      \
     static void one_##name(const tile_source *source, size_t ahead, const int8_t *q, const float *d,               \
                            const tile_aux *aux, int64_t blocks, __m512 *acc)                                       \
@@ -154,22 +214,41 @@ TILE_INLINE void tile_floats(ht_type type, const tile_source *source, size_t at,
     {                                                                                                              \
         woven_one(type, tile, q, d, aux, blocks, acc);                                                             \
     }                                                                                                              \
-    TILE_TYPE_WITH(name, type, one_##name, woven_one_##name)
-#define TILE_TYPE_WITH(name, type, one, woven_one)                                                                 \
+    TILE_TYPE_WITH(name, type, .one = one_##name, .woven_one = woven_one_##name)
+/* Of one that is unpack_scaled. */
+#define TILE_TYPE_SCALED(name, type)                                                                               \
+    static void few_##name(const tile_source *source, size_t ahead, const column_set *x, int64_t from, int64_t n,  \
+                           int64_t blocks, __m512 *acc)                                                            \
+    {                                                                                                              \
+        if (n == 1)                                                                                                \
+            scaled_tile(type, 1, source, ahead, x, from, blocks, acc);                                             \
+        else                                                                                                       \
+            scaled_tile(type, SCALED_AT_ONCE, source, ahead, x, from, blocks, acc);                                \
+    }                                                                                                              \
+    static void woven_few_##name(const uint8_t *tile, const column_set *x, int64_t from, int64_t n,                \
+                                 int64_t blocks, __m512 *acc)                                                      \
+    {                                                                                                              \
+        if (n == 1)                                                                                                \
+            scaled_woven(type, 1, tile, x, from, blocks, acc);                                                     \
+        else                                                                                                       \
+            scaled_woven(type, SCALED_AT_ONCE, tile, x, from, blocks, acc);                                        \
+    }                                                                                                              \
+    TILE_TYPE_WITH(name, type, .few = few_##name, .woven_few = woven_few_##name)
+#define TILE_TYPE_WITH(name, id, ...)                                                                              \
     static void store_##name(const tile_source *source, size_t at, int64_t blocks, __m512i *out)                   \
     {                                                                                                              \
-        tile_store(type, source, at, blocks, out);                                                                 \
+        tile_store(id, source, at, blocks, out);                                                                   \
     }                                                                                                              \
     static void woven_store_##name(const uint8_t *tile, int64_t blocks, __m512i *out)                              \
     {                                                                                                              \
-        woven_store(type, tile, blocks, out);                                                                      \
+        woven_store(id, tile, blocks, out);                                                                        \
     }                                                                                                              \
     static void floats_##name(const tile_source *source, size_t at, int64_t blocks, float *out)                    \
     {                                                                                                              \
-        tile_floats(type, source, at, blocks, out);                                                                \
+        tile_floats(id, source, at, blocks, out);                                                                  \
     }                                                                                                              \
-    const tile_type ht_tile_##name##_avx512 = {type,         one,                store_##name,                     \
-                                               floats_##name, woven_one, woven_store_##name};
+    const tile_type ht_tile_##name##_avx512 = {.type = id, .store = store_##name, .floats = floats_##name,         \
+                                               .woven_store = woven_store_##name, __VA_ARGS__};
 
 #endif
 #endif

@@ -82,6 +82,8 @@ TILE_INLINE bool unpack_halves(ht_type type)
 {
     return type == HT_Q6_K || type == HT_Q3_K || type == HT_Q2_K;
 }
+/* Multiplied as scaled_avx512.h has it. */
+TILE_INLINE bool unpack_scaled(ht_type type) { return type == HT_Q2_K || type == HT_Q3_K; }
 /* Blocks of 32 in a group, and a group's bytes. Groups of small blocks are as long as one 64-byte load finds scales, or
  * (Q5_0, Q5_1) two pairs. */
 TILE_INLINE int unpack_group_blocks(ht_type type)
@@ -112,7 +114,7 @@ TILE_INLINE size_t unpack_group_bytes(ht_type type)
 /* The order in which a group's blocks are taken: those that share loaded bytes are neighbours. */
 TILE_INLINE int unpack_order(ht_type type, int i)
 {
-    return unpack_halves(type) && !unpack_has_min(type) ? (i & 4) | (i & 1) << 1 | (i >> 1 & 1) : i;
+    return type == HT_Q6_K ? (i & 4) | (i & 1) << 1 | (i >> 1 & 1) : i;
 }
 /* How many neighbours (in that order) are made of the same bytes. */
 TILE_INLINE int unpack_share(ht_type type)

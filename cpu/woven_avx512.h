@@ -94,9 +94,14 @@ TILE_INLINE void woven_block(ht_type type, const uint8_t *from, int b, tile_grou
         break;
     case HT_Q3_K:
         from += WOVEN_HALF + 3 * WOVEN_DWORD;
-        if (b == 0)
-            load_dwords(from, 8, g->more);
-        load_dwords(from + WOVEN_DWORD * (8 + 8 * (i / 4)), 8, o->t);
+        if (b == 0) {
+            load_dwords(from, 4, g->more);
+            load_dwords(from + WOVEN_DWORD * 4, 4, o->t);
+            load_dwords(from + WOVEN_DWORD * 8, 4, g->more + 4);
+            load_dwords(from + WOVEN_DWORD * 12, 4, o->t + 4);
+        } else {
+            load_dwords(from + WOVEN_DWORD * 16, 8, o->t);
+        }
         break;
     case HT_Q4_K:
         load_dwords(from + 2 * WOVEN_HALF + WOVEN_DWORD * (3 + 8 * (i / 2)), 8, o->t);
@@ -125,11 +130,11 @@ TILE_INLINE void woven_block(ht_type type, const uint8_t *from, int b, tile_grou
 /* A woven tile is read in order, and what the CPU fetches ahead by itself is as good as any prefetch, but for types that
  * compute longest on each line: it sees their loads too late. The i-th of n parts of those of a group; asked for three times,
  * as in tile_prefetch_line. One Zen 4 core, share of a streaming read without and with them: Q5_K 79 and 92%, Q6_K 72 and
- * 83%, IQ4_XS 83 and 90%; Q4_K 94 and 89%. */
+ * 83%, IQ4_XS 83 and 90%; Q4_K 94 and 89%; beside other work, Q2_K 62 and 84%, Q3_K 67 and 97%. */
 TILE_INLINE void woven_prefetch_part(ht_type type, const uint8_t *group, int i, int n)
 {
     const size_t lines = (TILE_ROWS * unpack_group_bytes(type) + 63) / 64;
-    if (type != HT_Q5_K && type != HT_Q6_K && type != HT_IQ4_XS)
+    if (unpack_is_small(type) || type == HT_Q4_K)
         return;
     __asm__ volatile(""); /* prefetches stay where they stand: see tile_prefetch_part */
     TILE_UNROLL for (size_t line = lines * (size_t)i / (size_t)n; line < lines * (size_t)(i + 1) / (size_t)n; line++) {

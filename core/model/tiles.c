@@ -35,8 +35,9 @@ static const layout layouts[HT_TYPE_COUNT] = {
                        FIELD(ht_block_q5_1, qs, 4)}},
     [HT_Q2_K] = {SUPER, {FIELD(ht_block_q2_k, d, 2), FIELD(ht_block_q2_k, dmin, 2), FIELD(ht_block_q2_k, scales, 4),
                          FIELD(ht_block_q2_k, qs, 4)}},
-    [HT_Q3_K] = {SUPER, {FIELD(ht_block_q3_k, d, 2), FIELD(ht_block_q3_k, scales, 4), FIELD(ht_block_q3_k, hmask, 4),
-                         FIELD(ht_block_q3_k, qs, 4)}},
+    /* The parts of hmask belong to those of qs, the first 32 bytes and the last. */
+    [HT_Q3_K] = {SUPER, {FIELD(ht_block_q3_k, d, 2), FIELD(ht_block_q3_k, scales, 4), PART(ht_block_q3_k, hmask, 0, 16),
+                         PART(ht_block_q3_k, qs, 0, 16), PART(ht_block_q3_k, hmask, 16, 16), PART(ht_block_q3_k, qs, 16, 48)}},
     [HT_Q4_K] = {SUPER, {FIELD(ht_block_q4_k, d, 2), FIELD(ht_block_q4_k, dmin, 2), FIELD(ht_block_q4_k, scales, 4),
                          FIELD(ht_block_q4_k, qs, 4)}},
     [HT_Q5_K] = {SUPER, {FIELD(ht_block_q5_k, d, 2), FIELD(ht_block_q5_k, dmin, 2), FIELD(ht_block_q5_k, scales, 4),
