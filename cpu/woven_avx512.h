@@ -134,10 +134,11 @@ TILE_INLINE void woven_block(ht_type type, const uint8_t *from, int b, tile_grou
 TILE_INLINE void woven_prefetch_part(ht_type type, const uint8_t *group, int i, int n)
 {
     const size_t lines = (TILE_ROWS * unpack_group_bytes(type) + 63) / 64;
+    const size_t begin = lines * (size_t)i / (size_t)n, end = lines * (size_t)(i + 1) / (size_t)n;
     if (unpack_is_small(type) || type == HT_Q4_K)
         return;
     __asm__ volatile(""); /* prefetches stay where they stand: see tile_prefetch_part */
-    TILE_UNROLL for (size_t line = lines * (size_t)i / (size_t)n; line < lines * (size_t)(i + 1) / (size_t)n; line++) {
+    TILE_UNROLL for (size_t line = begin; line < end; line++) {
         TILE_UNROLL for (uintptr_t ahead = 4 << 10; ahead <= 16 << 10; ahead *= 2)
             _mm_prefetch((const char *)((uintptr_t)group + 64 * line + ahead), _MM_HINT_T1);
     }
