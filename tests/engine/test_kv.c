@@ -132,3 +132,27 @@ Test(kv, the_check_is_exact)
     ht_kv_table_close(&kv, &b);
     ht_kv_close(&kv);
 }
+
+/* A page is copied on every site, and belongs to nobody when one of them cannot. */
+Test(kv, pages_are_copied_on_every_site)
+{
+    number_store stores[2] = {{.base = {.ops = &number_ops, .kv_pages = 4}, .value = {7}, .fail_copy = 0},
+                              {.base = {.ops = &number_ops, .kv_pages = 4}, .value = {8}, .fail_copy = 1}};
+    const ht_site sites[] = {{NULL, &stores[0].base}, {NULL, &stores[1].base}};
+    ht_kv kv;
+    ht_kv_table a, b;
+    ht_error err = {0};
+    cr_assert(ht_kv_open(&kv, sites, 2, &err) == 0);
+    cr_assert(ht_kv_table_open(&a, CONTEXT, &err) == 0 && ht_kv_table_open(&b, CONTEXT, &err) == 0);
+    cr_assert(ht_kv_prepare(&kv, &a, 0, 10, &err) == 0);
+    ht_kv_share(&kv, &b, &a, 10);
+    cr_assert_eq(ht_kv_prepare(&kv, &b, 10, 11, &err), -EIO);
+    cr_assert(kv.n_free == 3 && b.id[0] == a.id[0]);
+    stores[1].fail_copy = 0;
+    cr_assert(ht_kv_prepare(&kv, &b, 10, 11, &err) == 0);
+    cr_assert(kv.n_free == 2 && b.id[0] != a.id[0]);
+    cr_assert(stores[0].value[b.id[0]] == 7 && stores[1].value[b.id[0]] == 8);
+    ht_kv_table_close(&kv, &a);
+    ht_kv_table_close(&kv, &b);
+    ht_kv_close(&kv);
+}
