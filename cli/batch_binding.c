@@ -161,7 +161,7 @@ int cli_batch_bind(cli_batch *b, hearth_error *error)
     bind(b, "--cache-type-k", "%s", o->engine.k_type);
     bind(b, "--cache-type-v", "%s", o->engine.v_type);
     bind(b, "--act", "%s", o->engine.act);
-    bind(b, "--device", "%s", o->engine.device);
+    bind(b, "--device", "%s", cli_engine_to_hearth(&o->engine).device);
     bind(b, "--gpu-layers", "%d", b->info.gpu_layers);
     bind(b, "--isa", "%s", b->info.isa ? b->info.isa : "none");
     bind_answers(b);

@@ -30,7 +30,7 @@ const cli_option cli_engine_table[] = {
      "unless it does not fit"},
     {.name = "device", .kind = CLI_CHOICE, .value = "KIND", .at = AT(device), .choices = "none|cuda|emu",
      .help = "compute on a GPU, or on an emulated one (slow, for tests); default none: the CPU; with -ngl: cuda"},
-    {.name = "gpu-layers", .aliases = "ngl n-gpu-layers", .kind = CLI_INT, .value = "N", .at = AT(gpu_layers), .min = 1,
+    {.name = "gpu-layers", .aliases = "ngl,n-gpu-layers", .kind = CLI_INT, .value = "N", .at = AT(gpu_layers), .min = 1,
      .max = 1 << 20, .help = "layers, the last ones, that the GPU computes, with the output; the CPU computes those before; "
      "default: all"},
     {.name = "vram", .kind = CLI_INT, .value = "MIB", .at = AT(vram), .min = 0, .max = 1 << 24,
@@ -57,7 +57,7 @@ hearth_options cli_engine_to_hearth(const cli_engine_options *o)
     return (hearth_options){
         .model = o->model, .threads = o->threads, .context = o->context, .chunk = chunk, .activations = o->act,
         .k_type = o->k_type, .v_type = o->v_type, .isa = o->isa, .load = o->load,
-        .device = o->device || !o->gpu_layers ? o->device : "cuda", .gpu_layers = o->gpu_layers,
+        .device = o->device ? o->device : o->gpu_layers ? "cuda" : "none", .gpu_layers = o->gpu_layers,
         .vram = (uint64_t)o->vram << 20, .quiet = o->quiet,
     };
 }

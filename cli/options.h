@@ -7,12 +7,13 @@
 /* ---- the engine ----------------------------------------------------------------------------------------------- */
 
 typedef struct cli_engine_options {
-    const char *model, *k_type, *v_type, *act, *isa, *load, *device;
+    const char *model, *k_type, *v_type, *act, *isa, *load;
+    const char *device; /* NULL: what gpu_layers says */
     int32_t threads, context, batch, microbatch, vram, gpu_layers;
     bool quiet;
 } cli_engine_options;
 
-#define CLI_ENGINE_DEFAULTS {.k_type = "f16", .v_type = "f16", .act = "q8", .load = "auto", .device = "none"}
+#define CLI_ENGINE_DEFAULTS {.k_type = "f16", .v_type = "f16", .act = "q8", .load = "auto"}
 
 extern const cli_option cli_engine_table[];
 

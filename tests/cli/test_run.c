@@ -61,6 +61,21 @@ Test(run, layers_are_shared_by_the_cpu_and_a_gpu, .init = find_model)
     cr_assert(s.out_size > 10 && strncmp(s.out, greedy, s.out_size - 1) == 0, "%s", s.out);
     cr_assert(strstr(s.err, "2 of 6 layers on emulated GPU"), "%s", s.err);
     spawned_free(&s);
+    s = test_hearth(NULL, "run", "-m", model, "-p", prompt, "-n", "2", "-c", "64", "--device", "emu", "--n-gpu-layers", "1",
+                    "--vram", "4", GREEDY);
+    cr_assert_eq(s.code, 0, "%s", s.err);
+    cr_assert(strstr(s.err, "1 of 6 layers on emulated GPU"), "%s", s.err);
+    spawned_free(&s);
+}
+
+/* -ngl alone means a real GPU: never quietly the CPU. */
+Test(run, layers_for_a_gpu_ask_for_one, .init = find_model)
+{
+    NEED_MODEL();
+    spawned s = test_hearth(NULL, "run", "-m", model, "-p", prompt, "-n", "2", "-c", "64", "-ngl", "2", GREEDY);
+    if (s.code == 0) cr_expect(strstr(s.err, "2 of 6 layers on "), "%s", s.err);
+    else cr_expect(s.code == 1 && strstr(s.err, "CUDA"), "exit code %d, %s", s.code, s.err);
+    spawned_free(&s);
 }
 
 Test(run, quantised_kv_still_speaks, .init = find_model)
