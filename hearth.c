@@ -28,7 +28,7 @@ typedef struct stack {
     ht_isa isa;
     ht_gpu *gpu;               /* NULL: the CPU computes */
     ht_device_info device;     /* of gpu */
-    ht_site sites[2];          /* [n_sites], in the order of layers */
+    ht_site sites[2];          /* [n_sites], in the order of layers; those that are not open yet are NULL */
     int32_t n_sites, gpu_layers;
     ht_load_stats load;
 } stack;
@@ -128,12 +128,9 @@ static int read_numbers(settings *s, const hearth_options *o, const ht_shape *sh
     return 0;
 }
 
-/* The site that is opened next; it belongs to the stack at once. */
-static ht_site *next_site(stack *e) { return &e->sites[e->n_sites++]; }
-
-static int open_on_host(stack *e, const settings *s, const ht_ops_limits *limits, const ht_share *share, ht_error *err)
+static int open_on_host(stack *e, ht_site *site, const settings *s, const ht_ops_limits *limits, const ht_share *share,
+                        ht_error *err)
 {
-    ht_site *site = next_site(e);
     bool woven[HT_TYPE_COUNT];
 
     int r = ht_host_open(&site->backend, &(ht_host_options){.limits = *limits, .pool = e->pool, .isa = s->isa}, err);
@@ -151,9 +148,9 @@ static int open_on_host(stack *e, const settings *s, const ht_ops_limits *limits
 }
 
 /* The store comes last and knows what the engine will still take. */
-static int open_on_device(stack *e, const settings *s, const ht_ops_limits *limits, const ht_share *share, ht_error *err)
+static int open_on_device(stack *e, ht_site *site, const settings *s, const ht_ops_limits *limits, const ht_share *share,
+                          ht_error *err)
 {
-    ht_site *site = next_site(e);
     ht_device_store_options store = {
         .model = e->model, .share = share, .kv = limits->kv, .kv_pages = s->kv_pages, .quiet = s->quiet};
     double started = ht_now();
@@ -169,23 +166,27 @@ static int open_on_device(stack *e, const settings *s, const ht_ops_limits *limi
     store.gpu = e->gpu;
     if (r >= 0) r = ht_device_store_open(&site->store, &store, err);
     e->gpu_layers = ht_share_layers(share);
-    e->load = (ht_load_stats){e->model->weight_bytes, e->load.seconds + ht_now() - started, "uploaded"};
+    e->load = (ht_load_stats){e->model->weight_bytes, ht_now() - started, "uploaded"};
     return r;
 }
 
-/* The CPU has the layers before those of the device. */
+/* The CPU has the layers before those of the device, which is opened first: it says at once what does not fit. */
 static int open_sites(stack *e, const settings *s, const ht_ops_limits *limits, ht_error *err)
 {
     const ht_share all = ht_share_all(&e->model->shape);
     ht_share host = all, device = all;
-    int r = 0;
 
-    if (s->device == DEVICE_NONE) return open_on_host(e, s, limits, &all, err);
+    e->n_sites = s->device != DEVICE_NONE && s->gpu_layers < e->model->shape.n_layers ? 2 : 1;
+    if (s->device == DEVICE_NONE) return open_on_host(e, &e->sites[0], s, limits, &all, err);
+    if (e->n_sites == 1) return open_on_device(e, &e->sites[0], s, limits, &all, err);
     host.layer_end = device.layer_begin = all.layer_end - s->gpu_layers;
-    host.output = false;
-    device.embedding = host.layer_end == 0;
-    if (!device.embedding) r = open_on_host(e, s, limits, &host, err);
-    return r < 0 ? r : open_on_device(e, s, limits, &device, err);
+    host.output = device.embedding = false;
+    int r = open_on_device(e, &e->sites[1], s, limits, &device, err);
+    if (r < 0) return r;
+    const ht_load_stats uploaded = e->load;
+    r = open_on_host(e, &e->sites[0], s, limits, &host, err);
+    e->load = (ht_load_stats){uploaded.bytes, uploaded.seconds + e->load.seconds, uploaded.how};
+    return r;
 }
 
 static int open_compute(stack *e, const settings *s, ht_error *err)
