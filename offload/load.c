@@ -51,6 +51,12 @@ static int list_spans(ht_loaded *out, const ht_tensor_dir *dir, const uint8_t *u
         return ht_fail(err, -ENOMEM, "out of memory loading %s", dir->files[0].path);
     }
     qsort(list, n, sizeof *list, by_place);
+    for (size_t i = 1; i < n; i++) {
+        const ht_tensor_info *a = list[i - 1], *b = list[i];
+        if (a->file != b->file || b->offset >= a->offset + a->bytes) continue;
+        ht_free(list);
+        return ht_fail(err, -EINVAL, "%s: tensors %s and %s overlap", dir->files[a->file].path, a->name, b->name);
+    }
     for (size_t i = 0; i < n; i++) {
         const ht_tensor_info *t = list[i];
         ht_span *last = out->n_spans ? &out->spans[out->n_spans - 1] : NULL;

@@ -21,7 +21,7 @@ typedef struct ht_loaded {
 
 /* The tensors for which use[n_tensors] is not 0, and little else. Mapped files must outlive the result. AUTO reads, unless
  * the weights would not fit into the memory that is available now. Files that are in the page cache are copied from it,
- * others bypass it (O_DIRECT). */
+ * others bypass it (O_DIRECT). -EINVAL: tensors overlap, which no writer of a file means, and which would be woven twice. */
 int ht_load(ht_loaded *out, const ht_tensor_dir *dir, const uint8_t *use, ht_load_mode mode, bool quiet,
             ht_load_stats *stats, ht_error *err);
 void ht_unload(ht_loaded *loaded);

@@ -285,6 +285,36 @@ Test(ram_store, pages_of_layers_are_apart_and_are_copied_in_all_of_them)
     close_store(&f);
 }
 
+/* Tensors lie where they were read, and are changed there: no byte can be of two of them. */
+Test(ram_store, tensors_that_overlap_are_an_error_that_names_them)
+{
+    static const char *const name[] = {"blk.1.attn_k.weight", "blk.1.attn_v.weight"};
+    fixture f = {.load = HT_LOAD_READ, .weave = true};
+    ht_error err = {0};
+    char dir[TEST_PATH_MAX], path[TEST_PATH_MAX + 16], source[TEST_PATH_MAX];
+    uint8_t *offset[2];
+    if (!test_data(source, model_file)) cr_skip_test("no %s", model_file);
+    test_temp_dir(dir);
+    snprintf(path, sizeof path, "%s/model.gguf", dir);
+    char command[3 * TEST_PATH_MAX];
+    snprintf(command, sizeof command, "cp '%s' '%s'", source, path);
+    cr_assert_eq(system(command), 0);
+    static uint8_t head[1 << 20];
+    FILE *file = fopen(path, "r+");
+    cr_assert(file && fread(head, 1, sizeof head, file) == sizeof head);
+    for (int i = 0; i < 2; i++) {
+        uint8_t *at = memmem(head, sizeof head, name[i], strlen(name[i]));
+        cr_assert(at != NULL, "%s", name[i]);
+        offset[i] = at + strlen(name[i]) + 4 + 2 * 8 + 4; /* behind dimensions and type */
+    }
+    cr_assert_eq(fseek(file, offset[0] - head, SEEK_SET), 0);
+    cr_assert(fwrite(offset[1], 1, 8, file) == 8 && fclose(file) == 0);
+    snprintf(f.path, sizeof f.path, "%.*s", TEST_PATH_MAX - 1, path);
+    cr_assert_eq(open_store(&f, &err), -EINVAL);
+    cr_assert(strstr(err.text, name[0]) && strstr(err.text, name[1]) && strstr(err.text, "overlap"), "%s", err.text);
+    test_temp_remove(dir);
+}
+
 /* Weights that vanish between opening the model and loading it. */
 Test(ram_store, a_file_that_shrinks_is_an_error_that_names_it)
 {
