@@ -70,7 +70,7 @@ int ht_device_store_plan_make(ht_device_store_plan *out, const ht_device_store_o
         bytes = bytes_of(m, (ht_share){.layer_begin = i, .layer_end = i + 1}, use);
         if (bytes > out->layer) out->layer = bytes;
     }
-    out->rest = bytes_of(m, (ht_share){.embedding = share.embedding, .output = share.output}, use);
+    out->rest = bytes_of(m, (ht_share){.output = share.output}, use);
     out->weights = bytes_of(m, share, use);
     ht_free(use);
     if (!ht_mul_size(pages, o->kv.page_bytes, &bytes) || bytes > SIZE_MAX / 4 / (layers + 1))
@@ -93,11 +93,13 @@ static int check_fit(const ht_device_store_options *o, const ht_device_store_pla
     size_t need = p->weights + p->kv + o->reserve, room = memory.budget - memory.used;
     if (need <= room) return 0;
     size_t fixed = p->weights + o->reserve + (layers + 1) * HT_DEVICE_ALIGN, others = p->rest + o->reserve,
-           layer = p->layer + (layers ? p->kv / layers + 1 : 0);
+           layer = p->layer + (layers ? p->kv / layers + HT_DEVICE_ALIGN : 0);
+    size_t fit = room > others ? (room - others) / layer : 0;
+    if (share.embedding && layers && fit >= layers) fit = layers - 1; /* with all of them comes the embedding */
     if (room > fixed && (room - fixed) / p->kv_page > 0)
         snprintf(hint, sizeof hint, "a KV cache of %zu tokens would fit", (room - fixed) / p->kv_page * HT_KV_TILE);
-    else if (room > others + layer)
-        snprintf(hint, sizeof hint, "%zu of the %d layers would fit", (room - others) / layer, o->model->shape.n_layers);
+    else if (fit > 0)
+        snprintf(hint, sizeof hint, "%zu of the %d layers would fit", fit, o->model->shape.n_layers);
     else
         snprintf(hint, sizeof hint, "not even one layer would fit with its KV cache");
     return ht_fail(err, -ENOMEM,

@@ -21,7 +21,7 @@ typedef struct ht_device_store_plan {
     size_t kv;              /* pages, and the tables of their addresses */
     size_t kv_page;         /* what one more page costs, in all layers */
     size_t layer;           /* of weights: the largest layer of the model */
-    size_t rest;            /* of weights: what is in no layer */
+    size_t rest;            /* of weights: what comes with any number of layers, that is the output */
 } ht_device_store_plan;
 
 int ht_device_store_plan_make(ht_device_store_plan *out, const ht_device_store_options *options, ht_error *err);

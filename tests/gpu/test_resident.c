@@ -7,6 +7,7 @@
 
 #include "core/base/memory.h"
 #include "core/engine/forward.h"
+#include "offload/ram_store.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -212,6 +213,110 @@ Test(resident, too_little_memory_says_what_would_fit, .timeout = 60)
         stack_close(&s);
     }
 }
+
+/* As many layers as the text says do fit, and take what was planned for them. The embedding, which is a matrix of its own
+ * here, does not come with some of the layers. */
+Test(resident, the_layers_that_would_fit_do_fit, .timeout = 60)
+{
+    char path[TEST_PATH_MAX];
+    ht_error err = {0};
+    ht_model *model;
+    ht_gpu *gpu;
+    ht_store *store;
+    ht_device_store_plan whole, last;
+    ht_device_memory memory;
+    ht_device_store_options o = {.kv_pages = 2, .quiet = true};
+
+    if (!test_data(path, "models/arch/mistral/mistral.gguf")) cr_skip_test("no mistral.gguf");
+    must(ht_model_open(&model, path, &err), &err);
+    const int32_t layers = model->shape.n_layers;
+    const ht_share share = {.layer_begin = layers - 1, .layer_end = layers, .output = true};
+    cr_assert(model->output.tensor != model->embd.tensor);
+    o.model = model;
+    must(ht_kv_layout_init(&o.kv, &model->shape, HT_F16, HT_F16, &err), &err);
+    must(ht_device_store_plan_make(&whole, &o, &err), &err);
+    o.share = &share;
+    must(ht_device_store_plan_make(&last, &o, &err), &err);
+    cr_expect_eq(last.rest + last.layer, last.weights);
+    size_t budget = last.rest + whole.layer + whole.kv / (size_t)layers + HT_DEVICE_ALIGN;
+    must(ht_device_emu_open(&gpu, &(ht_emu_options){.budget = budget}, &err), &err);
+    o.gpu = gpu;
+    o.share = NULL;
+    cr_expect_eq(ht_device_store_open(&store, &o, &err), -ENOMEM);
+    cr_expect(strstr(err.text, "1 of the 2 layers would fit") != NULL, "%s", err.text);
+    o.share = &share;
+    must(ht_device_store_open(&store, &o, &err), &err);
+    gpu->device.ops->memory(&gpu->device, &memory);
+    cr_expect_eq(memory.used, last.weights + last.kv);
+    store->ops->close(store);
+    gpu->device.ops->close(&gpu->device);
+    ht_model_close(&model);
+}
+
+/* ---- layers on two sites ---------------------------------------------------------------------------------- */
+
+/* The last n layers on the device, the others on the host: the logits of the host alone, and the memory that was planned. */
+static void split(int32_t n)
+{
+    char path[TEST_PATH_MAX];
+    const setup o = {HT_ACT_F32, HT_F32, HT_F32, false, 0, false, 0};
+    stack host, device = {0};
+    ht_error err = {0};
+    ht_site sites[2] = {0};
+    ht_engine *engine;
+    ht_session *a, *b;
+    ht_device_store_plan plan;
+    ht_device_memory memory;
+    int32_t tokens[70];
+    size_t pass;
+
+    if (!test_data(path, MODEL)) cr_skip_test("no " MODEL);
+    must(stack_open(&host, path, &o, NULL, &err), &err);
+    const int32_t layers = host.model->shape.n_layers;
+    const ht_share first = {.layer_end = layers - n, .embedding = true}, last = {layers - n, layers, .output = true};
+    const ht_ram_store_options ram = {.model = host.model, .share = &first, .kv = host.limits.kv,
+                                      .kv_pages = host.store->kv_pages, .quiet = true};
+    must(ht_device_emu_open(&device.gpu, &(ht_emu_options){0}, &err), &err);
+    const ht_device_store_options store = {.model = host.model, .gpu = device.gpu, .share = &last, .kv = host.limits.kv,
+                                           .kv_pages = host.store->kv_pages, .quiet = true};
+    must(ht_host_open(&sites[0].backend, &(ht_host_options){.limits = host.limits, .pool = host.pool, .isa = ht_isa_detect()},
+                      &err), &err);
+    must(ht_ram_store_open(&sites[0].store, &ram, NULL, &err), &err);
+    must(ht_gpu_backend_open(&device.backend, &(ht_gpu_backend_options){.limits = host.limits, .gpu = device.gpu,
+                                                                        .resident = true}, &err), &err);
+    must(ht_device_store_open(&device.store, &store, &err), &err);
+    sites[1] = (ht_site){device.backend, device.store};
+    must(ht_engine_open(&engine, &(ht_engine_options){sites, 2, STACK_COLUMNS}, &err), &err);
+    device.engine = engine;
+
+    make_tokens(tokens, 70, host.limits.shape.n_vocab);
+    a = new_session(&host), b = new_session(&device);
+    must(ht_session_sync(&(ht_prompt){a, tokens, 66}, 1, &err), &err);
+    must(ht_session_sync(&(ht_prompt){b, tokens, 66}, 1, &err), &err);
+    for (int i = 66; i < 70; i++) {
+        must(ht_session_decode(&a, &tokens[i], 1, &err), &err);
+        must(ht_session_decode(&b, &tokens[i], 1, &err), &err);
+    }
+    double d = distance(b->logits, a->logits, host.limits.shape.n_vocab);
+    cr_expect(d <= 1e-5, "%d layers on the device: logits differ by %.2e", n, d);
+
+    must(ht_device_store_plan_make(&plan, &store, &err), &err);
+    must(ht_forward_bytes(&host.limits, true, HT_DEVICE_ALIGN, &pass, &err), &err);
+    device.gpu->device.ops->memory(&device.gpu->device, &memory);
+    cr_expect_eq(memory.peak, plan.weights + plan.kv + ht_gpu_backend_bytes(&host.limits) + pass);
+    cr_expect_eq(memory.used, memory.peak);
+    ht_session_close(&a);
+    ht_session_close(&b);
+    stack_close(&device);
+    sites[0].store->ops->close(sites[0].store);
+    sites[0].backend->ops->close(sites[0].backend);
+    stack_close(&host);
+}
+
+Test(resident, one_layer_on_the_device, .timeout = 120) { split(1); }
+Test(resident, most_layers_on_the_device, .timeout = 120) { split(5); }
+
+/* ---- what fails ------------------------------------------------------------------------------------------- */
 
 /* Whichever allocation of the device fails, opening fails cleanly with a text. */
 Test(resident, every_device_allocation_may_fail, .timeout = 120)
