@@ -147,16 +147,16 @@ Test(ram_store, matrices_are_woven_where_memory_is_the_store_s_own)
 }
 
 /* A part of the neurons of woven matrices: whole tiles of gate and up, whole groups of columns of down. */
-Test(ram_store, neurons_are_cut_out_of_tiles)
+static void cut_tiles(const char *file, int32_t begin, int32_t end, int32_t half_a_group)
 {
     fixture plain = {0}, woven = {.weave = true};
-    open_or_skip(&plain, HT_LOAD_READ);
-    open_or_skip(&woven, HT_LOAD_READ);
+    open_file_or_skip(&plain, file, HT_LOAD_READ);
+    open_file_or_skip(&woven, file, HT_LOAD_READ);
     ht_unit unit = whole_ffn(&plain, 1);
     ht_lease a, b;
     ht_error err = {0};
-    unit.neuron_begin = 256;
-    unit.neuron_end = 512;
+    unit.neuron_begin = begin;
+    unit.neuron_end = end;
     cr_assert_eq(plain.store->ops->acquire(plain.store, &unit, &a, &err), 0, "%s", err.text);
     cr_assert_eq(woven.store->ops->acquire(woven.store, &unit, &b, &err), 0, "%s", err.text);
     const ht_matrix *rows = &a.u.ffn.down, *tiles = &b.u.ffn.down;
@@ -171,12 +171,15 @@ Test(ram_store, neurons_are_cut_out_of_tiles)
     }
     free(cut);
     free(tile);
-    unit.neuron_begin = 256 + 32; /* whole blocks, half a group */
+    unit.neuron_begin = begin + half_a_group; /* whole blocks */
     cr_assert_eq(woven.store->ops->acquire(woven.store, &unit, &b, &err), -EINVAL);
     cr_assert(strstr(err.text, "layer 1") != NULL, "%s", err.text);
     close_store(&plain);
     close_store(&woven);
 }
+
+Test(ram_store, neurons_are_cut_out_of_tiles) { cut_tiles(model_file, 256, 512, 32); }
+Test(ram_store, neurons_are_cut_out_of_tiles_of_floats) { cut_tiles("models/kjv-relu-7m/kjv-relu-7m-f16.gguf", 96, 160, 16); }
 
 /* A share of the model is all that is loaded and all that is lent. */
 Test(ram_store, a_share_is_loaded_alone)
@@ -345,7 +348,7 @@ Test(ram_store, a_file_that_shrinks_is_an_error_that_names_it)
 
 Test(ram_store, lack_of_memory_anywhere_leaves_nothing_behind)
 {
-    fixture f = {.load = HT_LOAD_READ};
+    fixture f = {.load = HT_LOAD_READ, .weave = true};
     if (!test_data(f.path, model_file)) cr_skip_test("no %s", model_file);
     cr_assert_gt(test_fail_each_allocation(open_store, close_store, &f), 10);
 }

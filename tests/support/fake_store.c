@@ -4,6 +4,7 @@
 #include "tests/support/fake_store.h"
 
 #include "core/base/random.h"
+#include "core/model/tiles.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -118,9 +119,9 @@ static void *add_piece(job *j, const void *source, size_t bytes)
 static int fake_matrix(job *j, ht_matrix *m)
 {
     if (!m->data) return 0;
-    /* A view of some columns reaches from its first to its last byte, not to the end of the last row. */
-    size_t width = ht_row_bytes(ht_type_get(m->type), m->cols);
-    m->data = add_piece(j, m->data, (size_t)(m->rows - 1) * m->row_bytes + width);
+    /* A view of some columns reaches from its first to its last byte, not to the end of the last row, or of the last tile. */
+    size_t width = ht_row_bytes(ht_type_get(m->type), m->cols), last = m->woven ? HT_TILE_ROWS : 1;
+    m->data = add_piece(j, m->data, ((size_t)m->rows - last) * m->row_bytes + last * width);
     return m->data ? 0 : -ENOMEM;
 }
 
