@@ -62,7 +62,7 @@ static size_t scratch_bytes(int64_t cols)
     return (size_t)(tiles_at_once(cols) * (cols / HT_QK) * STORED_MOST) * sizeof(__m256i) + 64;
 }
 
-static void run(const tile_type *t, float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows,
+static void run(const tile_type *t, bool woven, float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows,
                 const void *packed, int64_t n, int64_t cols, void *scratch)
 {
     const int64_t blocks = cols / HT_QK, vectors = blocks * stored_vectors(t->type);
@@ -72,7 +72,14 @@ static void run(const tile_type *t, float *y, int64_t y_stride, const void *w, s
     for (int64_t r = 0; r < rows && n > 0;) {
         int64_t tiles = 0, row[WIDE_TILES];
         __m256i mask[WIDE_TILES];
-        for (; tiles < most && r < rows; tiles++) {
+        for (; woven && tiles < most && r < rows; tiles += SIDES) {
+            t->woven_store((const uint8_t *)w + (size_t)r * row_bytes, blocks, stored + tiles * vectors);
+            for (int64_t side = tiles; side < tiles + SIDES; side++, r += TILE_ROWS) {
+                row[side] = r;
+                mask[side] = lanes_mask(TILE_ROWS);
+            }
+        }
+        for (; !woven && tiles < most && r < rows; tiles++) {
             tile_rows tile;
             r = tile_set(&tile, w, row_bytes, rows, r, &row[tiles], &mask[tiles]);
             t->store(&tile, 0, blocks, stored + tiles * vectors);
@@ -111,13 +118,19 @@ PACK(halves_32, PACK_HALVES, 32)
     static void run_##name(float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows,              \
                            const void *packed, int64_t n, int64_t cols, void *scratch)                             \
     {                                                                                                              \
-        run(&ht_tile_##name##_avx2, y, y_stride, w, row_bytes, rows, packed, n, cols, scratch);                  \
+        run(&ht_tile_##name##_avx2, false, y, y_stride, w, row_bytes, rows, packed, n, cols, scratch);             \
+    }                                                                                                              \
+    static void woven_##name(float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows,            \
+                             const void *packed, int64_t n, int64_t cols, void *scratch)                           \
+    {                                                                                                              \
+        run(&ht_tile_##name##_avx2, true, y, y_stride, w, row_bytes, rows, packed, n, cols, scratch);              \
     }
 TILE_EACH_TYPE(RUN)
 
 void ht_kernels_matmul_q8_avx2(ht_kernels *k)
 {
 #define FILL(name, id, kind)                                                                                       \
+    k->matmul_woven[id] = k->dot_woven[id] ? woven_##name : NULL;                                                  \
     k->matmul[id][0] = (ht_matmul){bytes_##kind, scratch_bytes, pack_##kind, run_##name, 4 * TILE_ROWS,     \
                                    TILE_COLUMNS, true};
     FILL(q4_0, HT_Q4_0, whole_8)

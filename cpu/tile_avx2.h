@@ -87,6 +87,10 @@ typedef struct tile_type {
      * of `next` with each block. */
     void (*product)(const __m256i *stored, const char *packed, int64_t blocks, const char *next, size_t next_step,
                     float *y, int64_t y_stride, __m256i mask, int64_t n);
+    /* As one and store, of a woven tile: its lower 8 rows, then the others. */
+    void (*woven_one)(const uint8_t *tile, const int8_t *q, const float *d, const tile_aux *aux, int64_t blocks,
+                      __m256 *acc);
+    void (*woven_store)(const uint8_t *tile, int64_t blocks, __m256i *out);
 } tile_type;
 
 extern const tile_type ht_tile_q4_0_avx2, ht_tile_q4_1_avx2, ht_tile_q5_0_avx2, ht_tile_q5_1_avx2, ht_tile_q8_0_avx2,
@@ -148,9 +152,10 @@ TILE_INLINE __m256i column_product(bool is_signed, __m256i w, const int8_t *q)
     return is_signed ? _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w)) : _mm256_maddubs_epi16(w, x);
 }
 
-typedef struct block_sum { __m256i pairs, whole; } block_sum;
+/* pairs: in 16 bits, of each half where they do not run across both. */
+typedef struct block_sum { __m256i pairs[2], whole; } block_sum;
 
-/* sum += s * (quarter i of half h of a block of 8 rows . q), halves and quarters in order. Integers, and exact: however
+/* sum += s * (quarter i of half h of a block of 8 rows . q), the quarters of a half in order. Integers, and exact: however
  * the sum of a block comes about, it is the same. */
 TILE_INLINE void sum_quarter(ht_type type, int h, int i, __m256i w, __m256i s, const int8_t *q, const tile_aux *aux,
                              int64_t aux_stride, block_sum *sum)
@@ -162,11 +167,12 @@ TILE_INLINE void sum_quarter(ht_type type, int h, int i, __m256i w, __m256i s, c
         sum->whole = h == 0 && i == 0 ? p : _mm256_add_epi32(sum->whole, p);
         return;
     }
+    __m256i *pairs = &sum->pairs[across ? 0 : h];
     if (i > 0 || (across && h == 1))
-        p = _mm256_add_epi16(sum->pairs, p);
+        p = _mm256_add_epi16(*pairs, p);
     else if (unpack_offset(type) != 0)
         p = _mm256_add_epi16(_mm256_set1_epi32(aux[unpack_halves(type) ? h * aux_stride : 0].i), p);
-    sum->pairs = p;
+    *pairs = p;
     if (i < 3 || (across && h == 0))
         return;
     p = _mm256_madd_epi16(p, s);

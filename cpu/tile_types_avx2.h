@@ -3,6 +3,7 @@
 #define HEARTH_CPU_TILE_TYPES_AVX2_H
 
 #include "cpu/tile_avx2.h"
+#include "cpu/woven_avx2.h"
 
 #if defined(__AVX2__)
 
@@ -19,7 +20,7 @@ TILE_INLINE __m256 span_by_pieces(ht_type type, const tile_rows *tile, size_t at
             const int of = piece_block(type, p), h = piece_half(type, c, p);
             __m256i w[4];
             tile_scales o;
-            unpack_piece(type, g, &k, b, c, p, w);
+            unpack_piece(type, g, &k, b, p, w);
             TILE_UNROLL for (int i = 0; i < 4; i++)
                 sum_quarter(type, h, i, w[i], unpack_scale(type, g, b + of, h), q + HT_QK * of + 16 * h + 4 * i,
                             aux + of * per_block, 1, sum + of);
@@ -75,6 +76,75 @@ TILE_INLINE void tile_one(ht_type type, const tile_rows *tile, const char *next,
     *out = acc;
 }
 
+/* Runs `body` for each vector i of half h of block `of` of the span that begins with block b of the group at `from`, in the
+ * order of addresses, which the compiler is to leave as it is. */
+#define WOVEN_VECTORS(type, from, aside, b, body)                                                                  \
+    TILE_UNROLL for (int step = 0; step < SIDES * woven_lines(type); step++) {                                     \
+        const int l = woven_by_sides(type) ? step % woven_lines(type) : step / SIDES;                              \
+        const int side = woven_by_sides(type) ? step / woven_lines(type) : step % SIDES;                           \
+        tile_chunk k;                                                                                              \
+        if (side == 0 || woven_by_sides(type))                                                                     \
+            __asm__ volatile("" ::: "memory");                                                                     \
+        woven_line(type, from, aside, b, l, side, &k);                                                             \
+        TILE_UNROLL for (int i = l % 4, piece = 0; piece < woven_pieces(type); piece++) {                          \
+            const int p = woven_piece(type, l, piece), of = piece_block(type, p);                                  \
+            const int h = piece_half(type, woven_chunk(l), p);                                                     \
+            body                                                                                                   \
+        }                                                                                                          \
+    }
+
+/* Left to itself, GCC adds by trees, which takes more registers than there are. */
+TILE_INLINE void keep_order(ht_type type, int h, int i, block_sum *sum)
+{
+    const bool across = unpack_pairs(type) == 8;
+    if (unpack_pairs(type) > 1)
+        __asm__("" : "+x"(sum->pairs[across ? 0 : h]));
+    if (unpack_pairs(type) == 1 || (i == 3 && (!across || h == 1)))
+        __asm__("" : "+x"(sum->whole));
+}
+
+/* acc += `blocks` of a tile . a column. */
+TILE_INLINE void woven_one(ht_type type, const uint8_t *tile, const int8_t *q, const float *d, const tile_aux *aux,
+                           int64_t blocks, __m256 *out)
+{
+    const int group = woven_group_blocks(type), span = unpack_span(type), per_block = tile_aux_count(type);
+    __m256 acc[SIDES];
+    TILE_UNROLL for (int side = 0; side < SIDES; side++)
+        acc[side] = out[side];
+    for (int64_t first = 0; first < blocks; first += group, tile += woven_group_bytes(type)) {
+        tile_group g[SIDES];
+        woven_aside aside;
+        TILE_UNROLL for (int b = 0; b < group; b += span) {
+            const int in_group = unpack_group_blocks(type) == 1 ? 0 : b;
+            block_sum sum[SIDES][4];
+            woven_begin(type, tile, b, g, &aside);
+            WOVEN_VECTORS(type, tile, &aside, b, {
+                if (side == 0 && piece == 0)
+                    woven_prefetch_part(type, tile, b / span * woven_lines(type) + l, group / span * woven_lines(type));
+                sum_quarter(type, h, i, unpack_vector(type, &g[side], &k, b, p, i),
+                            unpack_scale(type, &g[side], in_group + of, h), q + HT_QK * (b + of) + 16 * h + 4 * i,
+                            aux + (b + of) * per_block, 1, &sum[side][of]);
+                keep_order(type, h, i, &sum[side][of]);
+            })
+            TILE_UNROLL for (int of = 0; of < span; of++) {
+                TILE_UNROLL for (int side = 0; side < SIDES; side++) {
+                    __m256i whole = sum[side][of].whole;
+                    tile_scales o;
+                    if (unpack_shift(type, of))
+                        whole = _mm256_srai_epi32(whole, unpack_shift(type, of));
+                    unpack_floats(type, &g[side], in_group + of, &o);
+                    acc[side] = add_block(type, whole, &o, d[b + of], aux + (b + of) * per_block, acc[side]);
+                }
+            }
+        }
+        q += HT_QK * group;
+        d += group;
+        aux += group * per_block;
+    }
+    TILE_UNROLL for (int side = 0; side < SIDES; side++)
+        out[side] = acc[side];
+}
+
 TILE_INLINE void store_scales(ht_type type, const tile_scales *o, __m256i *out)
 {
     if (unpack_has_scale(type))
@@ -112,7 +182,7 @@ TILE_INLINE void store_blocks(ht_type type, const tile_rows *tile, size_t at, in
                 unpack_chunk(type, tile, at, &g, b, c, &k);
                 TILE_UNROLL for (int p = 0; p < pieces; p++) {
                     __m256i w[4], *to = out + n * piece_block(type, p) + 4 * piece_half(type, c, p);
-                    unpack_piece(type, &g, &k, b, c, p, w);
+                    unpack_piece(type, &g, &k, b, p, w);
                     TILE_UNROLL for (int i = 0; i < 4; i++)
                         _mm256_store_si256(to + i, _mm256_srli_epi16(w[i], unpack_shift(type, p)));
                 }
@@ -121,6 +191,31 @@ TILE_INLINE void store_blocks(ht_type type, const tile_rows *tile, size_t at, in
                 tile_scales o;
                 unpack_scales(type, &g, b + of, &o);
                 store_scales(type, &o, out + n * of + 8);
+            }
+        }
+    }
+}
+
+/* As store_blocks, of a tile: its sides one after another. */
+TILE_INLINE void woven_store(ht_type type, const uint8_t *tile, int64_t blocks, __m256i *out)
+{
+    const int group = woven_group_blocks(type), span = unpack_span(type), vectors = stored_vectors(type);
+    for (int64_t first = 0; first < blocks; first += group, tile += woven_group_bytes(type)) {
+        tile_group g[SIDES];
+        woven_aside aside;
+        TILE_UNROLL for (int b = 0; b < group; b += span, out += span * vectors) {
+            __m256i *const to[SIDES] = {out, out + blocks * vectors};
+            woven_begin(type, tile, b, g, &aside);
+            WOVEN_VECTORS(type, tile, &aside, b, {
+                __m256i w = unpack_vector(type, &g[side], &k, b, p, i);
+                _mm256_store_si256(to[side] + vectors * of + 4 * h + i, _mm256_srli_epi16(w, unpack_shift(type, p)));
+            })
+            TILE_UNROLL for (int of = 0; of < span; of++) {
+                TILE_UNROLL for (int side = 0; side < SIDES; side++) {
+                    tile_scales o;
+                    unpack_scales(type, &g[side], unpack_group_blocks(type) == 1 ? 0 : b + of, &o);
+                    store_scales(type, &o, to[side] + vectors * of + 8);
+                }
             }
         }
     }
@@ -151,7 +246,7 @@ TILE_INLINE void float_blocks(ht_type type, const tile_rows *tile, size_t at, in
                     const int of = piece_block(type, p), h = piece_half(type, c, p);
                     __m256i w[4];
                     tile_scales o;
-                    unpack_piece(type, &g, &k, b, c, p, w);
+                    unpack_piece(type, &g, &k, b, p, w);
                     unpack_scales(type, &g, b + of, &o);
                     __m256 m = o.m;
                     if (type == HT_Q2_K)
@@ -250,6 +345,15 @@ TILE_INLINE void tile_product(ht_type type, const __m256i *stored, const char *p
     {                                                                                                              \
         store_blocks(type, tile, at, blocks, out);                                                                 \
     }                                                                                                              \
+    static void woven_one_##name(const uint8_t *tile, const int8_t *q, const float *d, const tile_aux *aux,        \
+                                 int64_t blocks, __m256 *acc)                                                      \
+    {                                                                                                              \
+        woven_one(type, tile, q, d, aux, blocks, acc);                                                             \
+    }                                                                                                              \
+    static void woven_store_##name(const uint8_t *tile, int64_t blocks, __m256i *out)                              \
+    {                                                                                                              \
+        woven_store(type, tile, blocks, out);                                                                      \
+    }                                                                                                              \
     static void floats_##name(const tile_rows *tile, size_t at, int64_t blocks, float *out)                        \
     {                                                                                                              \
         float_blocks(type, tile, at, blocks, out);                                                                 \
@@ -271,7 +375,7 @@ TILE_INLINE void tile_product(ht_type type, const __m256i *stored, const char *p
         tile_product(type, stored, packed, blocks, next, next_step, y, y_stride, mask, n);                         \
     }                                                                                                              \
     const tile_type ht_tile_##name##_avx2 = {type, one_##name, store_##name, floats_##name, columns_##name,        \
-                                             product_##name};
+                                             product_##name, woven_one_##name, woven_store_##name};
 
 #endif
 #endif

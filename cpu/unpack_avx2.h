@@ -182,50 +182,45 @@ TILE_INLINE __m256i join_bits(__m256i low, __m256i high, int shift)
     return _mm256_or_si256(low, _mm256_slli_epi32(high, shift));
 }
 
-/* The 6-bit scales and minimums of Q4_K and Q5_K. */
-TILE_INLINE void scales_4k(const tile_rows *tile, size_t at, tile_group *g)
+/* The 6-bit scales and minimums of Q4_K and Q5_K, from their dwords. */
+TILE_INLINE void scales_4k(const __m256i t[3], tile_group *g)
 {
-    __m256i h[4];
-    turn_16_bytes(tile, at, h);
-    g->d = turned_half(h[0], 0);
-    g->dmin = _mm256_sub_ps(_mm256_setzero_ps(), turned_half(h[0], 1));
-    g->s[0] = low_bits(h[1], 0, 63);
-    g->m[0] = low_bits(h[2], 0, 63);
-    g->s[1] = join_bits(low_bits(h[3], 0, 15), low_bits(h[1], 6, 3), 4);
-    g->m[1] = join_bits(low_bits(h[3], 4, 15), low_bits(h[2], 6, 3), 4);
+    g->s[0] = low_bits(t[0], 0, 63);
+    g->m[0] = low_bits(t[1], 0, 63);
+    g->s[1] = join_bits(low_bits(t[2], 0, 15), low_bits(t[0], 6, 3), 4);
+    g->m[1] = join_bits(low_bits(t[2], 4, 15), low_bits(t[1], 6, 3), 4);
 }
 
-TILE_INLINE void scales_3k(const tile_rows *tile, size_t at, tile_group *g)
+TILE_INLINE void scales_2k(const __m256i t[4], tile_group *g)
 {
-    __m256i t[4];
-    /* The last 16 bytes of the block are qs[62..63], scales, d. */
-    TILE_UNROLL for (int m = 0; m < 4; m++)
-        t[m] = _mm256_srli_si256(load_pair(tile, at + sizeof(ht_block_q3_k) - 16, m), 2);
-    turn4(t, t);
-    const __m256i a = t[0], b = t[1], c = t[2];
-    /* Scales will be multiplied as the upper halves of 16 bits: 256 times too large. */
-    g->d = _mm256_mul_ps(turned_half(t[3], 0), _mm256_set1_ps(1.0f / 256));
-    const __m256i bias = _mm256_set1_epi8(32);
+    TILE_UNROLL for (int i = 0; i < 4; i++) {
+        g->s[i] = low_bits(t[i], 0, 15);
+        g->m[i] = low_bits(t[i], 4, 15);
+    }
+}
+
+/* Scales will be multiplied as the upper halves of 16 bits: 256 times too large, and d so much smaller. */
+TILE_INLINE void scales_3k(const __m256i t[3], __m256 d, tile_group *g)
+{
+    const __m256i a = t[0], b = t[1], c = t[2], bias = _mm256_set1_epi8(32);
+    g->d = _mm256_mul_ps(d, _mm256_set1_ps(1.0f / 256));
     g->s[0] = _mm256_sub_epi8(join_bits(low_bits(a, 0, 15), low_bits(c, 0, 3), 4), bias);
     g->s[1] = _mm256_sub_epi8(join_bits(low_bits(b, 0, 15), low_bits(c, 2, 3), 4), bias);
     g->s[2] = _mm256_sub_epi8(join_bits(low_bits(a, 4, 15), low_bits(c, 4, 3), 4), bias);
     g->s[3] = _mm256_sub_epi8(join_bits(low_bits(b, 4, 15), low_bits(c, 6, 3), 4), bias);
 }
 
-/* s[0]: the scales of the even blocks, s[1]: of the odd ones. */
-TILE_INLINE void scales_iq4_xs(const tile_rows *tile, size_t at, tile_group *g)
+/* s[0]: the scales of the even blocks, s[1]: of the odd ones. h: scales_h, each of its bytes twice: two bits of four blocks,
+ * of which byte 2i holds the lower two's. */
+TILE_INLINE void scales_iq4_xs(__m256i h, __m256i low_dword, tile_group *g)
 {
-    __m256i t[4];
-    turn_16_bytes(tile, at, t);
-    g->d = turned_half(t[0], 0);
-    /* scales_h, each of its bytes twice: two bits of four blocks, of which byte 2i holds the lower two's */
-    const __m256i h = pick_bytes(t[0], 2, 2, 3, 3), bias = _mm256_set1_epi8(32);
+    const __m256i bias = _mm256_set1_epi8(32);
     const __m256i low = _mm256_set1_epi16(0x0030), high = _mm256_set1_epi16(0x3000);
     __m256i even = _mm256_or_si256(_mm256_and_si256(_mm256_slli_epi32(h, 4), low), _mm256_and_si256(h, high));
     __m256i odd = _mm256_or_si256(_mm256_and_si256(_mm256_slli_epi32(h, 2), low),
                                   _mm256_and_si256(_mm256_srli_epi32(h, 2), high));
-    g->s[0] = _mm256_sub_epi8(_mm256_or_si256(low_bits(t[1], 0, 15), even), bias);
-    g->s[1] = _mm256_sub_epi8(_mm256_or_si256(low_bits(t[1], 4, 15), odd), bias);
+    g->s[0] = _mm256_sub_epi8(_mm256_or_si256(low_bits(low_dword, 0, 15), even), bias);
+    g->s[1] = _mm256_sub_epi8(_mm256_or_si256(low_bits(low_dword, 4, 15), odd), bias);
 }
 
 /* What block or super-block `at` needs beside its chunks. */
@@ -247,7 +242,10 @@ TILE_INLINE void unpack_group(ht_type type, const tile_rows *tile, size_t at, ti
             g->high[0] = t[1];
         break;
     case HT_Q4_K: case HT_Q5_K:
-        scales_4k(tile, at, g);
+        turn_16_bytes(tile, at, t);
+        g->d = turned_half(t[0], 0);
+        g->dmin = _mm256_sub_ps(_mm256_setzero_ps(), turned_half(t[0], 1));
+        scales_4k(t + 1, g);
         break;
     case HT_Q6_K:
         turn_16_bytes(tile, at + offsetof(ht_block_q6_k, scales), g->s);
@@ -258,16 +256,19 @@ TILE_INLINE void unpack_group(ht_type type, const tile_rows *tile, size_t at, ti
         g->d = turned_half(t[3], 0);
         g->dmin = _mm256_sub_ps(_mm256_setzero_ps(), turned_half(t[3], 1));
         turn_16_bytes(tile, at, t);
-        TILE_UNROLL for (int i = 0; i < 4; i++) {
-            g->s[i] = low_bits(t[i], 0, 15);
-            g->m[i] = low_bits(t[i], 4, 15);
-        }
+        scales_2k(t, g);
         break;
     case HT_Q3_K:
-        scales_3k(tile, at, g);
+        /* The last 16 bytes of the block are qs[62..63], scales, d. */
+        TILE_UNROLL for (int m = 0; m < 4; m++)
+            t[m] = _mm256_srli_si256(load_pair(tile, at + sizeof(ht_block_q3_k) - 16, m), 2);
+        turn4(t, t);
+        scales_3k(t, turned_half(t[3], 0), g);
         break;
     default: /* HT_IQ4_XS */
-        scales_iq4_xs(tile, at, g);
+        turn_16_bytes(tile, at, t);
+        g->d = turned_half(t[0], 0);
+        scales_iq4_xs(pick_bytes(t[0], 2, 2, 3, 3), t[1], g);
         break;
     }
     if (type == HT_Q5_K || type == HT_Q3_K) {
@@ -366,6 +367,14 @@ TILE_INLINE __m256i spread_bits(__m256i v, int first)
     return _mm256_shuffle_epi8(table, v);
 }
 
+/* HT_Q3_K: vector i of a chunk becomes nibbles, of pieces 0 and 2, and of 1 and 3, with their third bits. */
+TILE_INLINE void join_third(int b, int i, tile_chunk *o)
+{
+    const __m256i third = low_bits(o->high[i], b, 15), q = o->q[i];
+    o->q2[i] = _mm256_or_si256(low_bits(q, 2, 0x33), spread_bits(third, 1));
+    o->q[i] = _mm256_or_si256(low_bits(q, 0, 0x33), spread_bits(third, 0));
+}
+
 /* Chunk c of the span that begins with block b, of the group that begins at `at`. */
 TILE_INLINE void unpack_chunk(ht_type type, const tile_rows *tile, size_t at, const tile_group *g, int b, int c,
                               tile_chunk *o)
@@ -375,15 +384,12 @@ TILE_INLINE void unpack_chunk(ht_type type, const tile_rows *tile, size_t at, co
         turn_16_bytes(tile, chunk_at(type, at, b, c) + 32, o->q2);
         turn_16_bytes(tile, at + offsetof(ht_block_q6_k, qh) + 8 * (size_t)b + 16 * (size_t)c, o->high);
     }
-    if (type == HT_Q3_K) { /* nibbles: of pieces 0 and 2, and of 1 and 3, with their third bits */
-        __m256i third[4];
-        TILE_UNROLL for (int i = 0; i < 4; i++) {
-            third[i] = low_bits(g->high[4 * c + i], b, 15);
-            o->q2[i] = _mm256_or_si256(low_bits(o->q[i], 2, 0x33), spread_bits(third[i], 1));
-        }
+    if (type == HT_Q5_K || type == HT_Q3_K) {
         TILE_UNROLL for (int i = 0; i < 4; i++)
-            o->q[i] = _mm256_or_si256(low_bits(o->q[i], 0, 0x33), spread_bits(third[i], 0));
+            o->high[i] = g->high[4 * c + i];
     }
+    TILE_UNROLL for (int i = 0; type == HT_Q3_K && i < 4; i++)
+        join_third(b, i, o);
 }
 
 TILE_INLINE __m256i shift_bits(__m256i v, int left)
@@ -415,37 +421,34 @@ TILE_INLINE __m256i iq4_values(__m256i nibbles)
 /* Weights of piece p come so far shifted to the left: their sum is shifted back, which is cheaper. */
 TILE_INLINE int unpack_shift(ht_type type, int p) { return type == HT_Q2_K && p % 2 ? 2 : 0; }
 
-/* Piece p of a chunk of the span that begins with block b of the group. */
-TILE_INLINE void unpack_piece(ht_type type, const tile_group *g, const tile_chunk *k, int b, int c, int p, __m256i w[4])
+/* Vector i of piece p of a chunk of the span that begins with block b of the group. */
+TILE_INLINE __m256i unpack_vector(ht_type type, const tile_group *g, const tile_chunk *k, int b, int p, int i)
 {
-    TILE_UNROLL for (int i = 0; i < 4; i++) {
-        switch (type) {
-        case HT_Q8_0:
-            w[i] = k->q[i];
-            break;
-        case HT_Q2_K:
-            w[i] = low_bits(k->q[i], 4 * (p / 2), 3 << unpack_shift(type, p));
-            break;
-        case HT_Q3_K:
-            w[i] = low_bits(p % 2 ? k->q2[i] : k->q[i], 4 * (p / 2), 15);
-            break;
-        case HT_Q6_K:
-            w[i] = add_bits(low_bits(p % 2 ? k->q2[i] : k->q[i], 4 * (p / 2), 15), shift_bits(k->high[i], 4 - 2 * p), 48);
-            break;
-        case HT_Q5_K:
-            w[i] = add_bits(low_bits(k->q[i], 4 * p, 15), shift_bits(g->high[4 * c + i], 4 - (b + p)), 16);
-            break;
-        case HT_Q5_0: case HT_Q5_1:
-            w[i] = _mm256_or_si256(low_bits(k->q[i], 4 * p, 15), fifth_bits(g->high[0], 4 * p + i));
-            break;
-        case HT_IQ4_NL: case HT_IQ4_XS:
-            w[i] = iq4_values(low_bits(k->q[i], 4 * p, 15));
-            break;
-        default: /* HT_Q4_0, HT_Q4_1, HT_Q4_K */
-            w[i] = low_bits(k->q[i], 4 * p, 15);
-            break;
-        }
+    switch (type) {
+    case HT_Q8_0:
+        return k->q[i];
+    case HT_Q2_K:
+        return low_bits(k->q[i], 4 * (p / 2), 3 << unpack_shift(type, p));
+    case HT_Q3_K:
+        return low_bits(p % 2 ? k->q2[i] : k->q[i], 4 * (p / 2), 15);
+    case HT_Q6_K:
+        return add_bits(low_bits(p % 2 ? k->q2[i] : k->q[i], 4 * (p / 2), 15), shift_bits(k->high[i], 4 - 2 * p), 48);
+    case HT_Q5_K:
+        return add_bits(low_bits(k->q[i], 4 * p, 15), shift_bits(k->high[i], 4 - (b + p)), 16);
+    case HT_Q5_0: case HT_Q5_1:
+        return _mm256_or_si256(low_bits(k->q[i], 4 * p, 15), fifth_bits(g->high[0], 4 * p + i));
+    case HT_IQ4_NL: case HT_IQ4_XS:
+        return iq4_values(low_bits(k->q[i], 4 * p, 15));
+    default: /* HT_Q4_0, HT_Q4_1, HT_Q4_K */
+        return low_bits(k->q[i], 4 * p, 15);
     }
+}
+
+/* Piece p of such a chunk. */
+TILE_INLINE void unpack_piece(ht_type type, const tile_group *g, const tile_chunk *k, int b, int p, __m256i w[4])
+{
+    TILE_UNROLL for (int i = 0; i < 4; i++)
+        w[i] = unpack_vector(type, g, k, b, p, i);
 }
 
 /* The tile for row r of `rows`, whose first row is then *first and whose lanes that are not yet computed are in *mask;
