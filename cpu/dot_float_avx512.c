@@ -2,13 +2,17 @@
  * the end by a fixed tree; several rows, or columns, keep the multiply-adds busy.
  *
  * Woven tiles (core/model/tiles.h) are read line by line, with 16 sums of as many rows: x comes from L2 whatever its length,
- * since the weights push it out of L1, but once for 16 rows. F16, one column, two Zen 4 cores, share of a streaming read
- * between, plain rows / tiles; tiles of 4 and of 8 rows gave 71 and 82 where 16 gave 92:
+ * since the weights push it out of L1, but once for 16 rows. F16, one column, Zen 4, share in % of a streaming read between,
+ * plain rows / tiles, by how fast the memory was at the time (it has two speeds with two cores):
  *
- *   columns   read 34 GB/s   read 54 to 60 GB/s
- *    2048       94 / 100         80 / 87 to 96
- *    4096       92 / 100         78 / 91 to 94
- *   14336                             89 to 91
+ *   columns   1 core, 28-30 GB/s   2 cores, 31-34 GB/s   2 cores, 50-57 GB/s
+ *    2048          77 / 94              94 / 97
+ *    4096          75 / 94              92 / 98                74 / 93
+ *    5632          61 / 92              85 / 99                63 / 88
+ *   11008          65 / 92              84 / 100               67 / 88
+ *   14336          66 / 91              90 / 99                66 / 94
+ *
+ * At 14336 columns and 59 GB/s tiles of 4 rows gave 71, of 8 rows 82, of 16 rows 92.
  */
 #include "core/model/tiles.h"
 #include "cpu/simd_avx512.h"
@@ -119,7 +123,7 @@ TILE_INLINE void woven_several(ht_type type, float *y, int64_t y_stride, const c
     for (int64_t left = cols / line_columns(type); left > 0; left -= SEGMENT) {
         const int64_t lines = left < SEGMENT ? left : SEGMENT;
         for (int64_t c = 0; c < n; c += SIDE) {
-            uintptr_t next = (uintptr_t)w + AHEAD; /* may leave the matrix; asked again for later columns, as some are dropped */
+            uintptr_t next = (uintptr_t)w + AHEAD; /* may leave the matrix; asked for again if n > SIDE */
             for (int r = 0; r < HT_TILE_ROWS; r += SIDE, next += (size_t)lines * SIDE * LINE) {
                 __m512 (*at)[HT_TILE_ROWS] = (void *)(acc[c] + r);
                 const char *rows = w + LINE * r, *columns = x + (size_t)c * x_bytes;
