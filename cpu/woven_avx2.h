@@ -35,7 +35,7 @@ TILE_INLINE size_t woven_group_bytes(ht_type type)
 }
 
 /* Where the block, or the span, that begins with block b of the group at `from` has its quants: small types the upper bits
- * first. */
+ * first. See quant_line. */
 TILE_INLINE const uint8_t *woven_quants(ht_type type, const uint8_t *from, int b)
 {
     const size_t span = (size_t)(b / unpack_span(type));
@@ -49,6 +49,10 @@ TILE_INLINE const uint8_t *woven_quants(ht_type type, const uint8_t *from, int b
     default: return from + 2 * WOVEN_HALF + (HT_TILE_ROWS * unpack_group_bytes(type) - WOVEN_HALF) * span;
     }
 }
+
+/* Q3_K has upper bits 0..3, quants 0..3, upper bits 4..7, quants 4..15. */
+TILE_INLINE int high_line(ht_type type, int i) { return type == HT_Q3_K && i >= 4 ? i + 4 : i; }
+TILE_INLINE int quant_line(ht_type type, int b, int l) { return type == HT_Q3_K && b < 4 && l < 4 ? l - 4 : l; }
 
 /* As unpack_group, of block b (of small types, else 0) of the group at `from`. */
 TILE_INLINE void woven_group(ht_type type, const uint8_t *from, int b, int side, tile_group *g)
@@ -114,7 +118,7 @@ TILE_INLINE void woven_begin(ht_type type, const uint8_t *from, int b, tile_grou
     if (type == HT_Q6_K || ((type == HT_Q5_K || type == HT_Q3_K) && b == 0)) {
         const uint8_t *high = woven_quants(type, from, b) - 8 * WOVEN_DWORD;
         TILE_UNROLL for (int i = 0; i < 8 * SIDES; i++)
-            aside->high[i / SIDES][i % SIDES] = woven_dword(high + WOVEN_DWORD * (i / SIDES), i % SIDES);
+            aside->high[i / SIDES][i % SIDES] = woven_dword(high + WOVEN_DWORD * high_line(type, i / SIDES), i % SIDES);
         __asm__ volatile("" : : "r"(aside) : "memory");
     }
 }
@@ -126,7 +130,7 @@ TILE_INLINE void woven_line(ht_type type, const uint8_t *from, const woven_aside
     const uint8_t *quants = woven_quants(type, from, b);
     if (type == HT_Q5_0 || type == HT_Q5_1)
         quants += WOVEN_DWORD;
-    o->q[i] = o->q2[i] = woven_dword(quants + WOVEN_DWORD * l, side);
+    o->q[i] = o->q2[i] = woven_dword(quants + WOVEN_DWORD * quant_line(type, b, l), side);
     if (type == HT_Q6_K || type == HT_Q5_K || type == HT_Q3_K)
         o->high[i] = aside->high[l % 8][side];
     if (type == HT_Q3_K)
@@ -139,9 +143,10 @@ TILE_INLINE void woven_line(ht_type type, const uint8_t *from, const woven_aside
 TILE_INLINE void woven_prefetch_part(ht_type type, const uint8_t *group, int i, int n)
 {
     const size_t lines = (woven_group_bytes(type) + 63) / 64;
+    const size_t begin = lines * (size_t)i / (size_t)n, end = lines * (size_t)(i + 1) / (size_t)n;
     if (type == HT_Q8_0 || type == HT_Q2_K || type == HT_Q3_K)
         return;
-    TILE_UNROLL for (size_t line = lines * (size_t)i / (size_t)n; line < lines * (size_t)(i + 1) / (size_t)n; line++) {
+    TILE_UNROLL for (size_t line = begin; line < end; line++) {
         TILE_UNROLL for (uintptr_t ahead = 4 << 10; ahead <= 16 << 10; ahead *= 2)
             _mm_prefetch((const char *)((uintptr_t)group + 64 * line + ahead), _MM_HINT_T1);
     }
