@@ -27,7 +27,7 @@ typedef struct kernel_job {
     const char *w, *x;
     char *packed, *scratch;
     size_t scratch_bytes; /* of a thread */
-    float *y;
+    float *y;     /* (rows, columns) of each thread */
 } kernel_job;
 
 static void dot_range(void *context, int64_t begin, int64_t end, int thread)
@@ -35,11 +35,11 @@ static void dot_range(void *context, int64_t begin, int64_t end, int thread)
     const kernel_job *j = context;
     const ht_kernel_bench *b = j->b;
     const int64_t units = ht_ceil_div(b->rows, j->unit); /* of a matrix */
-    (void)thread;
+    float *y = j->y + thread * b->rows * b->columns; /* all matrices have the same rows */
     for (int64_t i = begin; i < end; i++) {
         int64_t row = i % units * j->unit, rows = ht_min_i64(j->unit, b->rows - row);
         const char *w = j->w + (size_t)(i / units) * j->matrix_bytes + (size_t)row * j->row_bytes;
-        j->dot(j->y + row, b->rows, w, j->row_bytes, rows, j->x, j->x_bytes, b->columns, b->cols);
+        j->dot(y + row, b->rows, w, j->row_bytes, rows, j->x, j->x_bytes, b->columns, b->cols);
     }
 }
 
@@ -146,7 +146,7 @@ int ht_cpu_bench_kernel(ht_kernel_bench *b, ht_error *err)
     w = ht_alloc_pages(w_bytes);
     x = ht_alloc((size_t)b->cols, sizeof(float));
     rows = ht_alloc_pages(x_bytes);
-    j.y = ht_alloc((size_t)(b->rows * b->columns), sizeof(float));
+    j.y = ht_alloc((size_t)(b->rows * b->columns * ht_pool_threads(pool)), sizeof(float));
     if (!decode) {
         packed = j.matmul->packed_bytes(b->columns, b->cols);
         j.scratch_bytes = ht_align_up(j.matmul->scratch_bytes(b->cols), 4096);

@@ -120,12 +120,12 @@ Test(public, a_kernel_to_measure_has_defaults)
 
 Test(public, a_kernel_says_whether_its_rows_were_woven)
 {
-    hearth_kernel_bench bench = {.columns = 1, .rows = 48, .cols = 256, .repeats = 1, .isa = "ref", .woven = true};
+    hearth_kernel_bench bench = {.columns = 16, .rows = 48, .cols = 256, .repeats = 1, .isa = "ref", .woven = true};
     hearth_error error = {0};
 
     cr_assert_eq(hearth_bench_kernel(&bench, &error), 0, "%s", error.text);
     cr_assert(!bench.woven, "the references read plain rows alone");
-    bench = (hearth_kernel_bench){.columns = 1, .rows = 40, .cols = 256, .repeats = 1, .woven = true};
+    bench = (hearth_kernel_bench){.columns = 16, .rows = 40, .cols = 256, .repeats = 1, .woven = true};
     cr_assert_eq(hearth_bench_kernel(&bench, &error), 0, "%s", error.text);
     cr_assert(!bench.woven, "40 rows are not whole tiles");
 }
