@@ -127,15 +127,16 @@ TILE_INLINE void woven_block(ht_type type, const uint8_t *from, int b, tile_grou
     }
 }
 
-/* A woven tile is read in order, and what the CPU fetches ahead by itself is as good as any prefetch, but for types that
- * compute longest on each line: it sees their loads too late. The i-th of n parts of those of a group; asked for three times,
- * as in tile_prefetch_line. One Zen 4 core, share of a streaming read without and with them: Q5_K 79 and 92%, Q6_K 72 and
- * 83%, IQ4_XS 83 and 90%; Q4_K 94 and 89%; beside other work, Q2_K 62 and 84%, Q3_K 67 and 97%. */
+/* A woven tile is read in order, which the CPU sees by itself and fetches ahead. Types that compute more on a line than Q8_0
+ * gain by prefetches, since it sees their loads too late: the i-th of n parts of those of a group, asked for three times, as in
+ * tile_prefetch_line; once is worse than none. Share of a streaming read without and with them: one Zen 4 core, Q4_0 79-88 and
+ * 92-95%, Q5_K 79 and 92%, Q6_K 72 and 83%, Q8_0 94 and 83%, Q4_K 91 and 90%; two cores and a read of 53 to 60 GB/s, Q4_0 78-88
+ * and 88%, Q5_1 87 and 88%, Q4_K 68-85 and 81-87%. */
 TILE_INLINE void woven_prefetch_part(ht_type type, const uint8_t *group, int i, int n)
 {
     const size_t lines = (TILE_ROWS * unpack_group_bytes(type) + 63) / 64;
     const size_t begin = lines * (size_t)i / (size_t)n, end = lines * (size_t)(i + 1) / (size_t)n;
-    if (unpack_is_small(type) || type == HT_Q4_K)
+    if (type == HT_Q8_0)
         return;
     __asm__ volatile(""); /* prefetches stay where they stand: see tile_prefetch_part */
     TILE_UNROLL for (size_t line = begin; line < end; line++) {
