@@ -86,10 +86,8 @@ static int weave(char *w, size_t bytes, size_t row_bytes, const ht_kernel_bench 
     char *aside = ht_alloc(tile, 1);
     if (!aside)
         return -ENOMEM;
-    for (size_t at = 0; at < bytes; at += tile) {
-        memcpy(aside, w + at, tile);
-        ht_tile_weave(b->type, aside, w + at, b->cols);
-    }
+    for (size_t at = 0; at < bytes; at += tile)
+        ht_tile_weave_in_place(b->type, w + at, aside, b->cols);
     ht_free(aside);
     return 0;
 }

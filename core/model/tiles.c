@@ -82,6 +82,12 @@ void ht_tile_weave(ht_type type, const void *rows, void *tile, int64_t cols)
     copy_rows(type, true, tile, (uint8_t *)rows, 0, HT_TILE_ROWS, cols); /* rows are only read */
 }
 
+void ht_tile_weave_in_place(ht_type type, void *rows, void *aside, int64_t cols)
+{
+    memcpy(aside, rows, HT_TILE_ROWS * ht_row_bytes(ht_type_get(type), cols));
+    ht_tile_weave(type, aside, rows, cols);
+}
+
 void ht_tile_unweave(ht_type type, const void *tile, void *rows, int64_t cols)
 {
     copy_rows(type, false, (uint8_t *)tile, rows, 0, HT_TILE_ROWS, cols); /* the tile is only read */

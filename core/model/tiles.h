@@ -31,6 +31,8 @@ static inline bool ht_tiles_fit(ht_type type, int64_t rows, int64_t cols)
 /* HT_TILE_ROWS rows, one after another, to a tile and back. The buffers, of HT_TILE_ROWS * row_bytes, do not overlap. */
 void ht_tile_weave(ht_type type, const void *rows, void *tile, int64_t cols);
 void ht_tile_unweave(ht_type type, const void *tile, void *rows, int64_t cols);
+/* The rows become the tile; `aside` is as large. */
+void ht_tile_weave_in_place(ht_type type, void *rows, void *aside, int64_t cols);
 /* One row of a tile. */
 void ht_tile_row(ht_type type, const void *tile, int64_t row, void *out, int64_t cols);
 

@@ -8,12 +8,12 @@
 
 /* ---- what a layer is made of ---------------------------------------------------------------------------- */
 
-enum { LAYER_VECTORS = 16, LAYER_MATRICES = 8 };
+enum { LAYER_VECTORS = 16 };
 typedef struct layer_vector { ht_tensor_ref ref; const float **view; } layer_vector;
 typedef struct layer_matrix { ht_tensor_ref ref; ht_matrix *view; } layer_matrix;
 
 static void list_layer(const ht_model *m, int32_t layer, ht_attention_weights *a, ht_ffn_weights *f,
-                       layer_vector vectors[LAYER_VECTORS], layer_matrix matrices[LAYER_MATRICES])
+                       layer_vector vectors[LAYER_VECTORS], layer_matrix matrices[HT_LAYER_MATRICES])
 {
     const ht_layer_refs *r = &m->layers[layer];
     const layer_vector v[LAYER_VECTORS] = {
@@ -26,7 +26,7 @@ static void list_layer(const ht_model *m, int32_t layer, ht_attention_weights *a
         {r->down_bias, &f->down_bias}, {{.tensor = m->shape.rope.freqs}, &a->rope_freqs},
         {r->attn_post_norm, &a->post_norm}, {r->ffn_post_norm, &f->post_norm},
     };
-    const layer_matrix w[LAYER_MATRICES] = {
+    const layer_matrix w[HT_LAYER_MATRICES] = {
         {r->q, &a->q},           {r->k, &a->k},       {r->v, &a->v},   {r->o, &a->o},
         {r->router, &f->router}, {r->gate, &f->gate}, {r->up, &f->up}, {r->down, &f->down},
     };
@@ -44,11 +44,11 @@ static void mark_layer(const ht_model *model, int32_t layer, uint8_t *use)
     ht_attention_weights a;
     ht_ffn_weights f;
     layer_vector vectors[LAYER_VECTORS];
-    layer_matrix matrices[LAYER_MATRICES];
+    layer_matrix matrices[HT_LAYER_MATRICES];
 
     list_layer(model, layer, &a, &f, vectors, matrices);
     for (int i = 0; i < LAYER_VECTORS; i++) mark(use, vectors[i].ref, HT_USED_AS_VECTOR);
-    for (int i = 0; i < LAYER_MATRICES; i++) mark(use, matrices[i].ref, HT_USED_AS_MATRIX);
+    for (int i = 0; i < HT_LAYER_MATRICES; i++) mark(use, matrices[i].ref, HT_USED_AS_MATRIX);
 }
 
 void ht_resident_mark(const ht_model *model, const ht_share *share, uint8_t *use)
@@ -104,10 +104,10 @@ int ht_resident_open(ht_resident *out, const ht_model *model, const ht_share *sh
                                           .head = matrix_of(model, bytes, model->output)};
     for (int32_t l = share->layer_begin; l < share->layer_end; l++) {
         layer_vector vectors[LAYER_VECTORS];
-        layer_matrix matrices[LAYER_MATRICES];
+        layer_matrix matrices[HT_LAYER_MATRICES];
         list_layer(model, l, &out->attention[l], &out->ffn[l], vectors, matrices);
         for (int i = 0; i < LAYER_VECTORS; i++) *vectors[i].view = vector_of(bytes, vectors[i].ref);
-        for (int i = 0; i < LAYER_MATRICES; i++) *matrices[i].view = matrix_of(model, bytes, matrices[i].ref);
+        for (int i = 0; i < HT_LAYER_MATRICES; i++) *matrices[i].view = matrix_of(model, bytes, matrices[i].ref);
     }
     return 0;
 }
@@ -117,6 +117,15 @@ void ht_resident_close(ht_resident *r)
     ht_free(r->attention);
     ht_free(r->ffn);
     *r = (ht_resident){0};
+}
+
+void ht_resident_matrices(ht_resident *r, int32_t layer, ht_matrix *out[HT_LAYER_MATRICES])
+{
+    layer_vector vectors[LAYER_VECTORS];
+    layer_matrix matrices[HT_LAYER_MATRICES];
+
+    list_layer(r->model, layer, &r->attention[layer], &r->ffn[layer], vectors, matrices);
+    for (int i = 0; i < HT_LAYER_MATRICES; i++) out[i] = matrices[i].view;
 }
 
 /* ---- lending -------------------------------------------------------------------------------------------- */

@@ -30,6 +30,10 @@ int ht_resident_open(ht_resident *out, const ht_model *model, const ht_share *sh
                      ht_error *err);
 void ht_resident_close(ht_resident *r);
 
+/* The matrices of a layer of the share; absent ones have no data. */
+#define HT_LAYER_MATRICES 8
+void ht_resident_matrices(ht_resident *r, int32_t layer, ht_matrix *out[HT_LAYER_MATRICES]);
+
 /* The acquire of a resident store. A part of the neurons is lent of one expert at a time, because the experts' parts do
  * not follow each other in memory, and in whole blocks of ffn_down. Errors: -EINVAL (also for a unit that is not in the share),
  * and nothing is lent. */
