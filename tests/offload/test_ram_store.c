@@ -288,20 +288,27 @@ Test(ram_store, pages_of_layers_are_apart_and_are_copied_in_all_of_them)
     close_store(&f);
 }
 
+/* The model in a file of its own, in a directory of its own; false: there is none. */
+static bool copy_model(char dir[TEST_PATH_MAX], char path[TEST_PATH_MAX + 16])
+{
+    char source[TEST_PATH_MAX], command[3 * TEST_PATH_MAX];
+    if (!test_data(source, model_file)) return false;
+    test_temp_dir(dir);
+    snprintf(path, TEST_PATH_MAX + 16, "%s/model.gguf", dir);
+    snprintf(command, sizeof command, "cp '%s' '%s'", source, path);
+    cr_assert_eq(system(command), 0);
+    return true;
+}
+
 /* Tensors lie where they were read, and are changed there: no byte can be of two of them. */
 Test(ram_store, tensors_that_overlap_are_an_error_that_names_them)
 {
     static const char *const name[] = {"blk.1.attn_k.weight", "blk.1.attn_v.weight"};
     fixture f = {.load = HT_LOAD_READ, .weave = true};
     ht_error err = {0};
-    char dir[TEST_PATH_MAX], path[TEST_PATH_MAX + 16], source[TEST_PATH_MAX];
+    char dir[TEST_PATH_MAX], path[TEST_PATH_MAX + 16];
     uint8_t *offset[2];
-    if (!test_data(source, model_file)) cr_skip_test("no %s", model_file);
-    test_temp_dir(dir);
-    snprintf(path, sizeof path, "%s/model.gguf", dir);
-    char command[3 * TEST_PATH_MAX];
-    snprintf(command, sizeof command, "cp '%s' '%s'", source, path);
-    cr_assert_eq(system(command), 0);
+    if (!copy_model(dir, path)) cr_skip_test("no %s", model_file);
     static uint8_t head[1 << 20];
     FILE *file = fopen(path, "r+");
     cr_assert(file && fread(head, 1, sizeof head, file) == sizeof head);
@@ -323,13 +330,8 @@ Test(ram_store, a_file_that_shrinks_is_an_error_that_names_it)
 {
     fixture f = {0};
     ht_error err = {0};
-    char dir[TEST_PATH_MAX], path[TEST_PATH_MAX + 16], source[TEST_PATH_MAX];
-    if (!test_data(source, model_file)) cr_skip_test("no %s", model_file);
-    test_temp_dir(dir);
-    snprintf(path, sizeof path, "%s/model.gguf", dir);
-    char command[3 * TEST_PATH_MAX];
-    snprintf(command, sizeof command, "cp '%s' '%s'", source, path);
-    cr_assert_eq(system(command), 0);
+    char dir[TEST_PATH_MAX], path[TEST_PATH_MAX + 16];
+    if (!copy_model(dir, path)) cr_skip_test("no %s", model_file);
     snprintf(f.path, sizeof f.path, "%.*s", TEST_PATH_MAX - 1, path);
     ht_kv_layout kv;
     cr_assert_eq(ht_model_open(&f.model, f.path, &err), 0, "%s", err.text);
