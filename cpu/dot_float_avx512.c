@@ -164,8 +164,8 @@ TILE_INLINE void woven_one(ht_type type, float *y, const char *w, const char *x,
     {                                                                                                              \
         const char *row = w;                                                                                       \
         int64_t r = 0;                                                                                             \
-        for (; n == 1 && r + PAIR <= rows; r += PAIR, row += PAIR * row_bytes)                                           \
-            float_rows(type, PAIR, 1, y + r, y_stride, row, row_bytes, x, x_bytes, cols);                            \
+        for (; n == 1 && r + PAIR <= rows; r += PAIR, row += PAIR * row_bytes)                                     \
+            float_rows(type, PAIR, 1, y + r, y_stride, row, row_bytes, x, x_bytes, cols);                          \
         for (; r + SIDE <= rows; r += SIDE, row += SIDE * row_bytes)                                               \
             float_columns(type, SIDE, y + r, y_stride, row, row_bytes, x, x_bytes, n, cols);                       \
         for (; r < rows; r++, row += row_bytes)                                                                    \

@@ -4,14 +4,6 @@
  */
 #include "cpu/scaled_avx512.h"
 
-/* Sums of 16 quants. */
-TILE_INLINE int32_t sum_16(const int8_t *q)
-{
-    __m128i v = _mm_xor_si128(_mm_loadu_si128((const __m128i *)(const void *)q), _mm_set1_epi8(-128));
-    __m128i s = _mm_sad_epu8(v, _mm_setzero_si128());
-    return _mm_cvtsi128_si32(s) + _mm_extract_epi16(s, 4) - 16 * 128;
-}
-
 /* What block_column needs of `blocks` blocks of a column, for types where the stored sums do not serve. */
 static void make_aux(ht_type type, tile_aux *aux, const int8_t *q, const float *d, int64_t blocks)
 {
@@ -39,20 +31,11 @@ TILE_INLINE void stored_columns(int nc, ht_type type, const __m512i *stored, int
         acc[c] = out[c];
     for (int64_t i = 0; i < blocks; i++) {
         const int64_t b = taken_block(halves, i);
-        const __m512i *from = stored + b * vectors;
-        __m512i w[8];
-        __m512 d[2], m[2];
-        TILE_UNROLL for (int j = 0; j < 8; j++)
-            w[j] = _mm512_load_si512(from + j);
-        const int n = halves ? 2 : 1;
-        TILE_UNROLL for (int h = 0; h < n; h++) {
-            d[h] = _mm512_load_ps(from + 8 + h);
-            if (has_min)
-                m[h] = _mm512_load_ps(from + 8 + n + h);
-        }
+        tile_block w;
+        load_stored(halves, has_min, stored + b * vectors, &w);
         TILE_UNROLL for (int c = 0; c < nc; c++)
-            acc[c] = block_column(false, halves, has_min, w, d, m, (const int[2]){0, 0}, x->q[c] + HT_QK * (first + b),
-                                  x->d[c][first + b], x->aux[c] + (first + b) * n, 1, acc[c]);
+            acc[c] = block_column(false, halves, has_min, w.w, w.d, w.m, w.shift, x->q[c] + HT_QK * (first + b),
+                                  x->d[c][first + b], x->aux[c] + (first + b) * (halves ? 2 : 1), 1, acc[c]);
     }
     TILE_UNROLL for (int c = 0; c < nc; c++)
         out[c] = acc[c];

@@ -155,7 +155,7 @@ static void run(panel_fn *panel, bool woven, const void *type, float *y, int64_t
     }
 }
 
-#define RUN(name, panel, woven, type)                                                                                    \
+#define RUN(name, panel, woven, type)                                                                              \
     static void run_##name(float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows,              \
                            const void *packed, int64_t n, int64_t cols, void *scratch)                             \
     {                                                                                                              \

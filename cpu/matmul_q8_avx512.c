@@ -19,12 +19,6 @@ static size_t packed_bytes(bool halves, int64_t n, int64_t cols)
     return tiles * (size_t)(cols / HT_QK) * packed_block_bytes(halves);
 }
 
-TILE_INLINE int32_t sum_16(__m128i q)
-{
-    __m128i s = _mm_sad_epu8(_mm_xor_si128(q, _mm_set1_epi8(-128)), _mm_setzero_si128());
-    return _mm_cvtsi128_si32(s) + _mm_extract_epi16(s, 4) - 16 * 128;
-}
-
 /* One column of one tile, for a type or others of its kind. */
 TILE_INLINE void pack_column(ht_type type, char *tile, const void *x, int64_t slot, int64_t cols)
 {
@@ -34,10 +28,8 @@ TILE_INLINE void pack_column(ht_type type, char *tile, const void *x, int64_t sl
     const int8_t *q = ht_act_quants(x);
     const float *d = ht_act_scales(x, cols), *sums = ht_act_sums(x, cols);
     for (int64_t b = 0; b < cols / HT_QK; b++, tile += packed_block_bytes(halves)) {
-        __m128i low = _mm_loadu_si128((const __m128i *)(const void *)(q + HT_QK * b));
-        __m128i high = _mm_loadu_si128((const __m128i *)(const void *)(q + HT_QK * b + 16));
-        _mm_storeu_si128((__m128i *)(void *)(tile + HT_QK * slot), low);
-        _mm_storeu_si128((__m128i *)(void *)(tile + HT_QK * slot + 16), high);
+        const int8_t *low = q + HT_QK * b, *high = low + 16;
+        memcpy(tile + HT_QK * slot, low, HT_QK);
         float *scale = (float *)(void *)(tile + TILE_COLUMNS * HT_QK);
         tile_aux *aux = (tile_aux *)(void *)(scale + TILE_COLUMNS);
         scale[slot] = d[b];
@@ -85,24 +77,15 @@ TILE_INLINE void blocks_product(ht_type type, const __m512i *stored, const char 
     const int64_t vectors = stored_vectors(type);
     for (int64_t i = 0; i < blocks; i++) {
         const int64_t b = taken_block(halves, i);
-        const __m512i *from = stored + b * vectors;
         const int8_t *q = (const int8_t *)packed + (size_t)b * packed_block_bytes(halves);
         const float *scale = (const float *)(const void *)(q + TILE_COLUMNS * HT_QK);
         const tile_aux *aux = (const tile_aux *)(const void *)(scale + TILE_COLUMNS);
         tile_prefetch_next(next);
-        __m512i w[8];
-        __m512 d[2], m[2];
-        TILE_UNROLL for (int j = 0; j < 8; j++)
-            w[j] = _mm512_load_si512(from + j);
-        const int parts = halves ? 2 : 1;
-        TILE_UNROLL for (int h = 0; h < parts; h++) {
-            d[h] = _mm512_load_ps(from + 8 + h);
-            if (has_min)
-                m[h] = _mm512_load_ps(from + 8 + parts + h);
-        }
+        tile_block w;
+        load_stored(halves, has_min, stored + b * vectors, &w);
         TILE_UNROLL for (int c = 0; c < TILE_COLUMNS; c++)
-            acc[c] = block_column(false, halves, has_min, w, d, m, (const int[2]){0, 0}, q + HT_QK * c, scale[c],
-                                  aux + c, TILE_COLUMNS, acc[c]);
+            acc[c] = block_column(false, halves, has_min, w.w, w.d, w.m, w.shift, q + HT_QK * c, scale[c], aux + c,
+                                  TILE_COLUMNS, acc[c]);
     }
 }
 

@@ -140,6 +140,27 @@ TILE_INLINE __mmask16 lanes_mask(int64_t rows)
     return rows >= TILE_ROWS ? 0xffff : rows <= 0 ? 0 : (__mmask16)((1u << rows) - 1);
 }
 
+TILE_INLINE int32_t sum_16(const int8_t *q)
+{
+    __m128i v = _mm_xor_si128(_mm_loadu_si128((const __m128i *)(const void *)q), _mm_set1_epi8(-128));
+    __m128i s = _mm_sad_epu8(v, _mm_setzero_si128());
+    return _mm_cvtsi128_si32(s) + _mm_extract_epi16(s, 4) - 16 * 128;
+}
+
+/* A stored block, see stored_vectors. */
+TILE_INLINE void load_stored(bool halves, bool has_min, const __m512i *from, tile_block *o)
+{
+    const int parts = halves ? 2 : 1;
+    TILE_UNROLL for (int j = 0; j < 8; j++)
+        o->w[j] = _mm512_load_si512(from + j);
+    TILE_UNROLL for (int h = 0; h < parts; h++) {
+        o->d[h] = _mm512_load_ps(from + 8 + h);
+        if (has_min)
+            o->m[h] = _mm512_load_ps(from + 8 + parts + h);
+    }
+    o->shift[0] = o->shift[1] = 0;
+}
+
 TILE_INLINE __m512i column_dword(const int8_t *q)
 {
     int32_t v;

@@ -31,7 +31,7 @@
             if (i % unpack_share(type) == 0)                                                                       \
                 turn_block(type, &here, b, &group, &turned);                                                       \
             tile_block w;                                                                                          \
-            unpack_block(type, false, false, &turned, &group, b, &w);                                       \
+            unpack_block(type, false, false, &turned, &group, b, &w);                                              \
             body                                                                                                   \
         }                                                                                                          \
     })
