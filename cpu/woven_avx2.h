@@ -147,7 +147,7 @@ TILE_INLINE void woven_prefetch_part(ht_type type, const uint8_t *group, int i, 
     if (type == HT_Q8_0 || type == HT_Q2_K || type == HT_Q3_K)
         return;
     TILE_UNROLL for (size_t line = begin; line < end; line++) {
-        TILE_UNROLL for (uintptr_t ahead = 4 << 10; ahead <= 16 << 10; ahead *= 2)
+        TILE_UNROLL for (uintptr_t ahead = 4 << 10; ahead <= 16 << 10; ahead += 4 << 10)
             _mm_prefetch((const char *)((uintptr_t)group + 64 * line + ahead), _MM_HINT_T1);
     }
 }
