@@ -4,7 +4,7 @@
  * query rows by N vectors of V, R * N = 8. K and V are converted in registers, or, when more than DIRECT_ROWS query
  * rows share the tile, once into an F32 buffer, PIECE tokens at a time.
  */
-#include "core/ports/store.h"
+#include "cpu/attend.h"
 #include "cpu/kernels.h"
 #include "cpu/simd_avx2.h"
 
@@ -107,14 +107,6 @@ INLINE void scores_tile(const int R, const int T, load_fn *load, bool half, floa
     _mm_storeh_pi((__m64 *)(void *)(s + HT_KV_TILE), out);
 }
 
-/* The share of what comes next that belongs to tokens [t, t + n): see attend_avx512.c. */
-INLINE void prefetch(const char *next, size_t next_bytes, int32_t t, int32_t n)
-{
-    if (!next) return;
-    size_t end = next_bytes * (size_t)(t + n) / HT_KV_TILE;
-    for (size_t i = next_bytes * (size_t)t / HT_KV_TILE; i < end; i += 64) _mm_prefetch(next + i, _MM_HINT_T1);
-}
-
 /* All m rows against tokens [begin, end), multiples of 4; rows of the tile exist whether seen or not. */
 INLINE void scores_rows(load_fn *load, bool half, float *s, const float *q, int64_t q_stride, int32_t m, const char *k,
                         size_t k_row_bytes, int32_t head_dim, int32_t begin, int32_t end, const char *next,
@@ -122,7 +114,7 @@ INLINE void scores_rows(load_fn *load, bool half, float *s, const float *q, int6
 {
     for (int32_t t = begin; t < end; t += 4) {
         const char *kt = k + (size_t)t * k_row_bytes;
-        prefetch(next, next_bytes, t, 4);
+        attend_prefetch(k, next, next_bytes, t, 4);
         for (int32_t i = 0; i < m; i += 2) {
             float *si = s + i * HT_KV_TILE + t;
             const float *qi = q + i * q_stride;
@@ -163,7 +155,7 @@ INLINE void scores(load_fn *load, bool half, bool convert, float *s, const float
         return;
     }
     for (int32_t t = begin; t < end; t += PIECE) {
-        prefetch(next, next_bytes, t, PIECE);
+        attend_prefetch(k, next, next_bytes, t, PIECE);
         expand_rows(load, half, buffer, k + (size_t)t * k_row_bytes, k_row_bytes, PIECE, head_dim);
         scores_rows(load_f32, false, s + t, q, q_stride, m, (const char *)buffer, BUFFER_DIM * sizeof(float), head_dim,
                     0, PIECE, NULL, 0);
@@ -283,7 +275,7 @@ INLINE void mix(load_fn *load, bool half, bool convert, float *acc, int64_t acc_
     for (int32_t t = begin; t < end; t += PIECE) {
         int32_t n = end - t < PIECE ? end - t : PIECE;
         const char *vt = v + (size_t)t * v_row_bytes;
-        prefetch(next, next_bytes, t, n);
+        attend_prefetch(v, next, next_bytes, t, n);
         for (int32_t i = 0; i < m; i += HT_KV_TILE) {
             int32_t rows = m - i < HT_KV_TILE ? m - i : HT_KV_TILE;
             const float *c = t == begin ? carry + i : ones, *st = s + i * HT_KV_TILE + t;

@@ -4,7 +4,7 @@
  * tree. mix: R query rows by up to 8 vectors of V. K and V are converted in registers for every four query rows, or,
  * when more than `direct` rows share the tile, once into an F32 buffer, PIECE tokens at a time.
  */
-#include "core/ports/store.h"
+#include "cpu/attend.h"
 #include "cpu/kernels.h"
 #include "cpu/simd_avx512.h"
 
@@ -127,15 +127,6 @@ INLINE void scores_tile(const int R, const int T, load_fn *load, bool half, floa
     }
 }
 
-/* The share of what comes next that belongs to tokens [t, t + n). Into L2: prefetches into L1 hold the miss buffers that
- * the tile itself needs (F16 from memory, heads of 64, one Zen 4 core: 10 GB/s of KV with them, 22 so). */
-INLINE void prefetch(const char *next, size_t next_bytes, int32_t t, int32_t n)
-{
-    if (!next) return;
-    size_t end = next_bytes * (size_t)(t + n) / HT_KV_TILE;
-    for (size_t i = next_bytes * (size_t)t / HT_KV_TILE; i < end; i += 64) _mm_prefetch(next + i, _MM_HINT_T1);
-}
-
 /* All m rows against tokens [begin, end), widened to multiples of 16; rows of the tile exist whether seen or not. */
 INLINE void scores_rows(load_fn *load, bool half, float *s, const float *q, int64_t q_stride, int32_t m, const char *k,
                         size_t k_row_bytes, int32_t head_dim, int32_t begin, int32_t end, const char *next,
@@ -149,7 +140,7 @@ INLINE void scores_rows(load_fn *load, bool half, float *s, const float *q, int6
             const float *qi = q + i * q_stride;
             for (int u = 0; u < 16; u += 4) {
                 const char *ku = kt + (size_t)u * k_row_bytes;
-                if (i == 0) prefetch(next, next_bytes, t + u, 4);
+                if (i == 0) attend_prefetch(k, next, next_bytes, t + u, 4);
                 if (m - i >= 4) scores_tile(4, 4, load, half, si + u, qi, q_stride, ku, k_row_bytes, head_dim);
                 else if (m - i == 3) scores_tile(3, 4, load, half, si + u, qi, q_stride, ku, k_row_bytes, head_dim);
                 else if (m - i == 2 && u % 8 == 0)
@@ -193,7 +184,7 @@ INLINE void scores(load_fn *load, bool half, int32_t direct, float *s, const flo
         return;
     }
     for (int32_t t = begin; t < end; t += PIECE) {
-        prefetch(next, next_bytes, t, PIECE);
+        attend_prefetch(k, next, next_bytes, t, PIECE);
         expand_rows(load, half, buffer, k + (size_t)t * k_row_bytes, k_row_bytes, PIECE, head_dim);
         scores_rows(load_f32, false, s + t, q, q_stride, m, (const char *)buffer, BUFFER_DIM * sizeof(float), head_dim,
                     0, PIECE, NULL, 0);
@@ -318,7 +309,7 @@ INLINE void mix(load_fn *load, bool half, int32_t direct, float *acc, int64_t ac
     for (int32_t t = begin; t < end; t += PIECE) {
         int32_t n = end - t < PIECE ? end - t : PIECE;
         const char *vt = v + (size_t)t * v_row_bytes;
-        prefetch(next, next_bytes, t, n);
+        attend_prefetch(v, next, next_bytes, t, n);
         for (int32_t i = 0; i < m; i += HT_KV_TILE) {
             int32_t rows = m - i < HT_KV_TILE ? m - i : HT_KV_TILE;
             const float *c = t == begin ? carry + i : ones, *st = s + i * HT_KV_TILE + t;
