@@ -76,6 +76,10 @@ Test(run, layers_for_a_gpu_ask_for_one, .init = find_model)
     if (s.code == 0) cr_expect(strstr(s.err, "2 of 6 layers on "), "%s", s.err);
     else cr_expect(s.code == 1 && strstr(s.err, "CUDA"), "exit code %d, %s", s.code, s.err);
     spawned_free(&s);
+    s = test_hearth(NULL, "run", "-m", model, "-p", prompt, "-n", "2", "-c", "64", "-ngl", "2", "--device", "none", GREEDY);
+    cr_expect_eq(s.code, 1);
+    cr_expect(strstr(s.err, "2 layers are to be computed on a GPU, but the device is none"), "%s", s.err);
+    spawned_free(&s);
 }
 
 Test(run, quantised_kv_still_speaks, .init = find_model)
