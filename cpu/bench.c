@@ -17,17 +17,24 @@
 
 /* ---- kernels ------------------------------------------------------------------------------------------------- */
 
+/* Everything is owned. */
 typedef struct kernel_job {
     const ht_kernel_bench *b;
+    ht_kernels kernels;
+    ht_pool *pool;
     ht_dot_fn *dot;
     ht_matmul_fn *run;
     const ht_matmul *matmul;
-    size_t row_bytes, matrix_bytes, x_bytes;
-    int64_t unit; /* rows of a task */
-    const char *w, *x;
-    char *packed, *scratch;
-    size_t scratch_bytes; /* of a thread */
-    float *y;     /* (rows, columns) of each thread */
+    bool decode, quantised; /* the class; activations in 8 bits */
+    int64_t matrices;
+    int64_t unit;           /* rows of a task */
+    size_t row_bytes, matrix_bytes, w_bytes;
+    size_t x_bytes;         /* of a column */
+    size_t packed_bytes;
+    size_t scratch_bytes;   /* of a thread */
+    char *w, *x;            /* (matrices, rows), (columns) */
+    char *packed, *scratch; /* block class */
+    float *y;               /* (rows, columns) of each thread */
 } kernel_job;
 
 static void dot_range(void *context, int64_t begin, int64_t end, int thread)
@@ -80,29 +87,122 @@ static void fill_weights(char *w, size_t bytes, ht_type type)
     }
 }
 
-static int weave(char *w, size_t bytes, size_t row_bytes, const ht_kernel_bench *b)
+static int weave(const kernel_job *j)
 {
-    const size_t tile = HT_TILE_ROWS * row_bytes;
+    const size_t tile = HT_TILE_ROWS * j->row_bytes;
     char *aside = ht_alloc(tile, 1);
     if (!aside)
         return -ENOMEM;
-    for (size_t at = 0; at < bytes; at += tile)
-        ht_tile_weave_in_place(b->type, w + at, aside, b->cols);
+    for (size_t at = 0; at < j->w_bytes; at += tile)
+        ht_tile_weave_in_place(j->b->type, j->w + at, aside, j->b->cols);
     ht_free(aside);
     return 0;
 }
 
-static double timed(ht_pool *pool, kernel_job *j, int64_t matrices)
+static int fill_columns(const kernel_job *j)
+{
+    const ht_kernel_bench *b = j->b;
+    float *x = ht_alloc((size_t)b->cols, sizeof(float));
+    if (!x)
+        return -ENOMEM;
+    for (int64_t c = 0; c < b->columns; c++) {
+        for (int64_t i = 0; i < b->cols; i++)
+            x[i] = (float)ht_random_uniform(1, (uint64_t)c, (uint64_t)i, 0) - 0.5f;
+        if (j->quantised)
+            j->kernels.act_quantize(x, j->x + (size_t)c * j->x_bytes, b->cols);
+        else
+            memcpy(j->x + (size_t)c * j->x_bytes, x, j->x_bytes);
+    }
+    ht_free(x);
+    return 0;
+}
+
+static double timed(kernel_job *j)
 {
     const ht_kernel_bench *b = j->b;
     double start = ht_now();
-    if (b->columns <= HT_DECODE_COLUMNS) {
-        ht_pool_for(pool, matrices * ht_ceil_div(b->rows, j->unit), 1, dot_range, j);
+    if (j->decode) {
+        ht_pool_for(j->pool, j->matrices * ht_ceil_div(b->rows, j->unit), 1, dot_range, j);
     } else {
-        ht_pool_for(pool, b->columns, 8 * j->matmul->column_tile, pack_range, j);
-        ht_pool_for(pool, ht_ceil_div(b->rows, BLOCK_ROWS), 1, matmul_range, j);
+        ht_pool_for(j->pool, b->columns, 8 * j->matmul->column_tile, pack_range, j);
+        ht_pool_for(j->pool, ht_ceil_div(b->rows, BLOCK_ROWS), 1, matmul_range, j);
     }
     return ht_now() - start;
+}
+
+/* What is measured, and how much of it. */
+static void plan(kernel_job *j, ht_kernel_bench *b)
+{
+    const ht_type_info *info = ht_type_get((uint32_t)b->type);
+    const ht_kernels *k = &j->kernels;
+    ht_kernels_init(&j->kernels, b->isa);
+    j->b = b;
+    j->decode = b->columns <= HT_DECODE_COLUMNS;
+    j->quantised = !b->f32 && info->block_len > 1;
+    b->woven = b->woven && k->dot_woven[b->type] && (j->quantised || info->block_len == 1) &&
+               ht_tiles_fit(b->type, b->rows, b->cols);
+    j->matmul = &k->matmul[b->type][b->f32];
+    j->dot = b->woven ? k->dot_woven[b->type] : k->dot[b->type][b->f32];
+    j->run = b->woven ? k->matmul_woven[b->type] : j->matmul->run;
+    j->row_bytes = ht_row_bytes(info, b->cols);
+    j->matrix_bytes = j->row_bytes * (size_t)b->rows;
+    j->matrices = j->decode ? ht_max_i64((int64_t)(WORKING_SET / j->matrix_bytes), 1) : 1;
+    j->w_bytes = j->matrix_bytes * (size_t)j->matrices;
+    j->unit = ht_max_i64(DECODE_UNIT / (int64_t)j->row_bytes / 16 * 16, 16);
+    j->x_bytes = j->quantised ? HT_ACT_ROW_BYTES(b->cols) : (size_t)b->cols * sizeof(float);
+}
+
+static int prepare(kernel_job *j)
+{
+    const ht_kernel_bench *b = j->b;
+    const size_t threads = (size_t)ht_pool_threads(j->pool);
+    j->w = ht_alloc_pages(j->w_bytes);
+    j->x = ht_alloc_pages(j->x_bytes * (size_t)b->columns);
+    j->y = ht_alloc((size_t)(b->rows * b->columns) * threads, sizeof(float));
+    if (!j->w || !j->x || !j->y)
+        return -ENOMEM;
+    if (!j->decode) {
+        j->packed_bytes = j->matmul->packed_bytes(b->columns, b->cols);
+        j->scratch_bytes = ht_align_up(j->matmul->scratch_bytes(b->cols), 4096);
+        j->packed = ht_alloc_pages(j->packed_bytes);
+        j->scratch = ht_alloc_aligned(j->scratch_bytes * threads + 64, 4096);
+        if (!j->packed || !j->scratch)
+            return -ENOMEM;
+    }
+    fill_weights(j->w, j->w_bytes, b->type);
+    if (b->woven && weave(j) < 0)
+        return -ENOMEM;
+    return fill_columns(j);
+}
+
+static int measure(kernel_job *j, ht_kernel_bench *b)
+{
+    const int repeats = (int)ht_max_i64(b->repeats, 1);
+    double *seconds = ht_calloc((size_t)repeats, sizeof(double));
+    if (!seconds)
+        return -ENOMEM;
+    timed(j);
+    for (int i = 0; i < repeats; i++)
+        seconds[i] = timed(j);
+    const double time = ht_median(seconds, repeats);
+    b->bytes_per_second = (double)j->w_bytes / time;
+    b->macs_per_second = (double)b->rows * (double)b->cols * (double)j->matrices * (double)b->columns / time;
+    ht_free(seconds);
+    return 0;
+}
+
+static void close_job(kernel_job *j)
+{
+    ht_pool_close(&j->pool);
+    if (j->w)
+        ht_free_pages(j->w, j->w_bytes);
+    if (j->x)
+        ht_free_pages(j->x, j->x_bytes * (size_t)j->b->columns);
+    if (j->packed)
+        ht_free_pages(j->packed, j->packed_bytes);
+    ht_free(j->scratch);
+    ht_free(j->y);
+    ht_free(j);
 }
 
 int ht_cpu_bench_kernel(ht_kernel_bench *b, ht_error *err)
@@ -113,82 +213,13 @@ int ht_cpu_bench_kernel(ht_kernel_bench *b, ht_error *err)
                        (long long)b->rows, (long long)b->cols, (long long)b->columns);
     if (b->isa > ht_isa_detect())
         return ht_fail(err, -ENOTSUP, "kernel bench: this CPU lacks %s", ht_isa_name(b->isa));
-    ht_kernels *k = ht_calloc(1, sizeof(*k));
-    ht_pool *pool = NULL;
-    double *seconds = ht_calloc((size_t)ht_max_i64(b->repeats, 1), sizeof(double));
-    int rc = ht_pool_open(&pool, &(ht_pool_options){.threads = b->threads, .pin = true}, err);
-    const bool decode = b->columns <= HT_DECODE_COLUMNS;
-    kernel_job j = {.b = b, .row_bytes = ht_row_bytes(info, b->cols)};
-    size_t w_bytes = 0, x_bytes = 0, packed = 0;
-    char *w = NULL;
-    float *x = NULL;
-    char *rows = NULL;
-    if (rc < 0)
-        goto done;
-    rc = -ENOMEM;
-    if (!k || !seconds)
-        goto done;
-    ht_kernels_init(k, b->isa);
-    const bool quantised = !b->f32 && info->block_len > 1;
-    b->woven = b->woven && k->dot_woven[b->type] && (quantised || info->block_len == 1) &&
-               ht_tiles_fit(b->type, b->rows, b->cols);
-    j.matmul = &k->matmul[b->type][b->f32];
-    j.dot = b->woven ? k->dot_woven[b->type] : k->dot[b->type][b->f32];
-    j.run = b->woven ? k->matmul_woven[b->type] : j.matmul->run;
-    j.matrix_bytes = j.row_bytes * (size_t)b->rows;
-    int64_t matrices = decode ? ht_max_i64((int64_t)(WORKING_SET / j.matrix_bytes), 1) : 1;
-    w_bytes = j.matrix_bytes * (size_t)matrices;
-    j.unit = ht_max_i64(DECODE_UNIT / (int64_t)j.row_bytes / 16 * 16, 16);
-    j.x_bytes = quantised ? HT_ACT_ROW_BYTES(b->cols) : (size_t)b->cols * sizeof(float);
-    x_bytes = j.x_bytes * (size_t)b->columns;
-    w = ht_alloc_pages(w_bytes);
-    x = ht_alloc((size_t)b->cols, sizeof(float));
-    rows = ht_alloc_pages(x_bytes);
-    j.y = ht_alloc((size_t)(b->rows * b->columns * ht_pool_threads(pool)), sizeof(float));
-    if (!decode) {
-        packed = j.matmul->packed_bytes(b->columns, b->cols);
-        j.scratch_bytes = ht_align_up(j.matmul->scratch_bytes(b->cols), 4096);
-        j.packed = ht_alloc_pages(packed);
-        j.scratch = ht_alloc_aligned(j.scratch_bytes * (size_t)ht_pool_threads(pool) + 64, 4096);
-        if (!j.packed || !j.scratch)
-            goto done;
-    }
-    if (!w || !x || !rows || !j.y)
-        goto done;
-    fill_weights(w, w_bytes, b->type);
-    if (b->woven && weave(w, w_bytes, j.row_bytes, b) < 0)
-        goto done;
-    for (int64_t c = 0; c < b->columns; c++) {
-        for (int64_t i = 0; i < b->cols; i++)
-            x[i] = (float)ht_random_uniform(1, (uint64_t)c, (uint64_t)i, 0) - 0.5f;
-        if (quantised)
-            k->act_quantize(x, rows + (size_t)c * j.x_bytes, b->cols);
-        else
-            memcpy(rows + (size_t)c * j.x_bytes, x, j.x_bytes);
-    }
-    j.w = w;
-    j.x = rows;
-    timed(pool, &j, matrices);
-    for (int i = 0; i < b->repeats || i == 0; i++)
-        seconds[i] = timed(pool, &j, matrices);
-    double time = ht_median(seconds, (int)ht_max_i64(b->repeats, 1));
-    b->bytes_per_second = (double)w_bytes / time;
-    b->macs_per_second = (double)b->rows * (double)b->cols * (double)matrices * (double)b->columns / time;
-    rc = 0;
-done:
-    if (rc == -ENOMEM)
+    kernel_job *j = ht_calloc(1, sizeof(*j));
+    if (!j)
+        return ht_fail(err, -ENOMEM, "kernel bench: out of memory");
+    plan(j, b);
+    int rc = ht_pool_open(&j->pool, &(ht_pool_options){.threads = b->threads, .pin = true}, err);
+    if (rc >= 0 && ((rc = prepare(j)) < 0 || (rc = measure(j, b)) < 0))
         ht_fail(err, rc, "kernel bench: out of memory");
-    ht_pool_close(&pool);
-    ht_free(seconds);
-    ht_free(j.y);
-    ht_free(j.scratch);
-    if (j.packed)
-        ht_free_pages(j.packed, packed);
-    if (rows)
-        ht_free_pages(rows, x_bytes);
-    ht_free(x);
-    if (w)
-        ht_free_pages(w, w_bytes);
-    ht_free(k);
+    close_job(j);
     return rc;
 }
