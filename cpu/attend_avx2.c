@@ -5,7 +5,6 @@
  * rows share the tile, once into an F32 buffer, PIECE tokens at a time.
  */
 #include "cpu/attend.h"
-#include "cpu/kernels.h"
 #include "cpu/simd_avx2.h"
 
 #include <math.h>
@@ -293,21 +292,6 @@ INLINE void mix(load_fn *load, bool half, bool convert, float *acc, int64_t acc_
 
 /* ---- by type --------------------------------------------------------------------------------------------- */
 
-#define ATTEND(name, half, convert)                                                                                   \
-    static void scores_##name##_avx2(float *s, const float *q, int64_t q_stride, int32_t m, const void *k,            \
-                                     size_t k_row_bytes, int32_t head_dim, int32_t begin, int32_t end,                \
-                                     const void *next, size_t next_bytes)                                             \
-    {                                                                                                                 \
-        scores(load_##name, half, convert, s, q, q_stride, m, k, k_row_bytes, head_dim, begin, end, next,             \
-               next_bytes);                                                                                           \
-    }                                                                                                                 \
-    static void mix_##name##_avx2(float *acc, int64_t acc_stride, const float *s, const float *carry, int32_t m,      \
-                                  const void *v, size_t v_row_bytes, int32_t head_dim, int32_t begin, int32_t end,    \
-                                  const void *next, size_t next_bytes)                                                \
-    {                                                                                                                 \
-        mix(load_##name, half, convert, acc, acc_stride, s, carry, m, v, v_row_bytes, head_dim, begin, end, next,     \
-            next_bytes);                                                                                              \
-    }
 ATTEND(f32, false, false)
 ATTEND(f16, true, true)
 ATTEND(q8_0, false, true)
@@ -316,12 +300,8 @@ ATTEND(q4_0, false, true)
 void ht_kernels_attend_avx2(ht_kernels *k)
 {
     k->attend_softmax = softmax_avx2;
-    k->attend_scores[HT_F32] = scores_f32_avx2;
-    k->attend_scores[HT_F16] = scores_f16_avx2;
-    k->attend_scores[HT_Q8_0] = scores_q8_0_avx2;
-    k->attend_scores[HT_Q4_0] = scores_q4_0_avx2;
-    k->attend_mix[HT_F32] = mix_f32_avx2;
-    k->attend_mix[HT_F16] = mix_f16_avx2;
-    k->attend_mix[HT_Q8_0] = mix_q8_0_avx2;
-    k->attend_mix[HT_Q4_0] = mix_q4_0_avx2;
+    ATTEND_FILL(k, f32, HT_F32);
+    ATTEND_FILL(k, f16, HT_F16);
+    ATTEND_FILL(k, q8_0, HT_Q8_0);
+    ATTEND_FILL(k, q4_0, HT_Q4_0);
 }

@@ -5,7 +5,6 @@
  * when more than `direct` rows share the tile, once into an F32 buffer, PIECE tokens at a time.
  */
 #include "cpu/attend.h"
-#include "cpu/kernels.h"
 #include "cpu/simd_avx512.h"
 
 #define PIECE 16
@@ -327,21 +326,6 @@ INLINE void mix(load_fn *load, bool half, int32_t direct, float *acc, int64_t ac
 
 /* ---- by type --------------------------------------------------------------------------------------------- */
 
-#define ATTEND(name, half, direct)                                                                                    \
-    static void scores_##name##_avx512(float *s, const float *q, int64_t q_stride, int32_t m, const void *k,          \
-                                       size_t k_row_bytes, int32_t head_dim, int32_t begin, int32_t end,              \
-                                       const void *next, size_t next_bytes)                                           \
-    {                                                                                                                 \
-        scores(load_##name, half, direct, s, q, q_stride, m, k, k_row_bytes, head_dim, begin, end, next,             \
-               next_bytes);                                                                                           \
-    }                                                                                                                 \
-    static void mix_##name##_avx512(float *acc, int64_t acc_stride, const float *s, const float *carry, int32_t m,    \
-                                    const void *v, size_t v_row_bytes, int32_t head_dim, int32_t begin, int32_t end,  \
-                                    const void *next, size_t next_bytes)                                              \
-    {                                                                                                                 \
-        mix(load_##name, half, direct, acc, acc_stride, s, carry, m, v, v_row_bytes, head_dim, begin, end, next,     \
-            next_bytes);                                                                                              \
-    }
 ATTEND(f32, false, INT32_MAX)
 ATTEND(f16, true, 8)
 ATTEND(q8_0, false, 4)
@@ -350,12 +334,8 @@ ATTEND(q4_0, false, 4)
 void ht_kernels_attend_avx512(ht_kernels *k)
 {
     k->attend_softmax = softmax_avx512;
-    k->attend_scores[HT_F32] = scores_f32_avx512;
-    k->attend_scores[HT_F16] = scores_f16_avx512;
-    k->attend_scores[HT_Q8_0] = scores_q8_0_avx512;
-    k->attend_scores[HT_Q4_0] = scores_q4_0_avx512;
-    k->attend_mix[HT_F32] = mix_f32_avx512;
-    k->attend_mix[HT_F16] = mix_f16_avx512;
-    k->attend_mix[HT_Q8_0] = mix_q8_0_avx512;
-    k->attend_mix[HT_Q4_0] = mix_q4_0_avx512;
+    ATTEND_FILL(k, f32, HT_F32);
+    ATTEND_FILL(k, f16, HT_F16);
+    ATTEND_FILL(k, q8_0, HT_Q8_0);
+    ATTEND_FILL(k, q4_0, HT_Q4_0);
 }

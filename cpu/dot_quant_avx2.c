@@ -207,34 +207,9 @@ static void expand(const tile_type *t, const void *row, float *out, int64_t cols
     }
 }
 
-#define WRAP(name, id)                                                                                             \
-    static void dot_##name##_q8(float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows,         \
-                                const void *x, size_t x_bytes, int64_t n, int64_t cols)                            \
-    {                                                                                                              \
-        dot_q8(&ht_tile_##name##_avx2, false, y, y_stride, w, row_bytes, rows, x, x_bytes, n, cols);               \
-    }                                                                                                              \
-    static void woven_##name(float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows,            \
-                             const void *x, size_t x_bytes, int64_t n, int64_t cols)                               \
-    {                                                                                                              \
-        dot_q8(&ht_tile_##name##_avx2, true, y, y_stride, w, row_bytes, rows, x, x_bytes, n, cols);                \
-    }                                                                                                              \
-    static void dot_##name##_f32(float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows,        \
-                                 const void *x, size_t x_bytes, int64_t n, int64_t cols)                           \
-    {                                                                                                              \
-        dot_f32(&ht_tile_##name##_avx2, y, y_stride, w, row_bytes, rows, x, x_bytes, n, cols);                     \
-    }                                                                                                              \
-    static void expand_##name(const void *row, float *out, int64_t cols)                                           \
-    {                                                                                                              \
-        expand(&ht_tile_##name##_avx2, row, out, cols);                                                            \
-    }
-TILE_EACH_TYPE(WRAP)
+TILE_EACH_TYPE(TILE_DOT_ENTRIES)
 
 void ht_kernels_dot_quant_avx2(ht_kernels *k)
 {
-#define FILL(name, id)                                                                                             \
-    k->dot[id][0] = dot_##name##_q8;                                                                               \
-    k->dot_woven[id] = woven_##name;                                                                               \
-    k->dot[id][1] = dot_##name##_f32;                                                                              \
-    k->expand[id] = expand_##name;
-    TILE_EACH_TYPE(FILL)
+    TILE_EACH_TYPE(TILE_DOT_FILL)
 }

@@ -161,7 +161,7 @@ static void run(panel_fn *panel, bool woven, const void *type, float *y, int64_t
     {                                                                                                              \
         run(panel, woven, type, y, y_stride, w, row_bytes, rows, packed, n, cols, scratch);                        \
     }
-#define RUN_QUANTISED(name, id) RUN(name, panel_quantised, false, &ht_tile_##name##_avx2)
+#define RUN_QUANTISED(name, id) RUN(name, panel_quantised, false, &TILE(name))
 TILE_EACH_TYPE(RUN_QUANTISED)
 RUN(f32, panel_f32, false, NULL)
 RUN(f16, panel_f16, false, NULL)

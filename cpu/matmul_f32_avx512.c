@@ -168,7 +168,7 @@ static void run(panel_fn *panel, const void *type, float *y, int64_t y_stride, c
     {                                                                                                              \
         run(panel, type, y, y_stride, w, row_bytes, rows, packed, n, cols, scratch);                               \
     }
-#define RUN_QUANTISED(name, id) RUN(name, panel_quantised, &ht_tile_##name##_avx512)
+#define RUN_QUANTISED(name, id) RUN(name, panel_quantised, &TILE(name))
 TILE_EACH_TYPE(RUN_QUANTISED)
 RUN(f32, panel_f32, NULL)
 RUN(f16, panel_f16, NULL)

@@ -114,18 +114,7 @@ PACK(whole_16, PACK_WHOLE, 16)
 PACK(halves_4, PACK_HALVES, 4)
 PACK(halves_32, PACK_HALVES, 32)
 
-#define RUN(name, id)                                                                                              \
-    static void run_##name(float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows,              \
-                           const void *packed, int64_t n, int64_t cols, void *scratch)                             \
-    {                                                                                                              \
-        run(&ht_tile_##name##_avx2, false, y, y_stride, w, row_bytes, rows, packed, n, cols, scratch);             \
-    }                                                                                                              \
-    static void woven_##name(float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows,            \
-                             const void *packed, int64_t n, int64_t cols, void *scratch)                           \
-    {                                                                                                              \
-        run(&ht_tile_##name##_avx2, true, y, y_stride, w, row_bytes, rows, packed, n, cols, scratch);              \
-    }
-TILE_EACH_TYPE(RUN)
+TILE_EACH_TYPE(TILE_MATMUL_ENTRIES)
 
 void ht_kernels_matmul_q8_avx2(ht_kernels *k)
 {

@@ -201,18 +201,7 @@ PACK(q2_k, HT_Q2_K)
 PACK(q3_k, HT_Q3_K)
 PACK(halves_32, HT_Q6_K)
 
-#define RUN(name, id)                                                                                              \
-    static void run_##name(float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows,              \
-                           const void *packed, int64_t n, int64_t cols, void *scratch)                             \
-    {                                                                                                              \
-        run(&ht_tile_##name##_avx512, false, y, y_stride, w, row_bytes, rows, packed, n, cols, scratch);           \
-    }                                                                                                              \
-    static void woven_##name(float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows,            \
-                             const void *packed, int64_t n, int64_t cols, void *scratch)                           \
-    {                                                                                                              \
-        run(&ht_tile_##name##_avx512, true, y, y_stride, w, row_bytes, rows, packed, n, cols, scratch);            \
-    }
-TILE_EACH_TYPE(RUN)
+TILE_EACH_TYPE(TILE_MATMUL_ENTRIES)
 
 void ht_kernels_matmul_q8_avx512(ht_kernels *k)
 {

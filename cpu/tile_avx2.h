@@ -3,6 +3,7 @@
 #ifndef HEARTH_CPU_TILE_AVX2_H
 #define HEARTH_CPU_TILE_AVX2_H
 
+#include "cpu/tile_entries.h"
 #include "cpu/unpack_avx2.h"
 
 #if defined(__AVX2__)
@@ -93,15 +94,10 @@ typedef struct tile_type {
     void (*woven_store)(const uint8_t *tile, int64_t blocks, __m256i *out);
 } tile_type;
 
+#define TILE(name) ht_tile_##name##_avx2
 extern const tile_type ht_tile_q4_0_avx2, ht_tile_q4_1_avx2, ht_tile_q5_0_avx2, ht_tile_q5_1_avx2, ht_tile_q8_0_avx2,
     ht_tile_iq4_nl_avx2, ht_tile_q2_k_avx2, ht_tile_q3_k_avx2, ht_tile_q4_k_avx2, ht_tile_q5_k_avx2, ht_tile_q6_k_avx2,
     ht_tile_iq4_xs_avx2;
-
-/* EACH(name, type) for every quantised type. */
-#define TILE_EACH_TYPE(EACH)                                                                                       \
-    EACH(q4_0, HT_Q4_0) EACH(q4_1, HT_Q4_1) EACH(q5_0, HT_Q5_0) EACH(q5_1, HT_Q5_1) EACH(q8_0, HT_Q8_0)            \
-    EACH(iq4_nl, HT_IQ4_NL) EACH(q2_k, HT_Q2_K) EACH(q3_k, HT_Q3_K) EACH(q4_k, HT_Q4_K) EACH(q5_k, HT_Q5_K)        \
-    EACH(q6_k, HT_Q6_K) EACH(iq4_xs, HT_IQ4_XS)
 
 /* The parts of the table. */
 void ht_kernels_dot_float_avx2(ht_kernels *k);

@@ -3,6 +3,7 @@
 #ifndef HEARTH_CPU_TILE_AVX512_H
 #define HEARTH_CPU_TILE_AVX512_H
 
+#include "cpu/tile_entries.h"
 #include "cpu/unpack_avx512.h"
 
 #if defined(__AVX512VBMI__)
@@ -107,15 +108,10 @@ typedef struct tile_type {
     void (*woven_few)(const uint8_t *tile, const column_set *x, int64_t from, int64_t n, int64_t blocks, __m512 *acc);
 } tile_type;
 
+#define TILE(name) ht_tile_##name##_avx512
 extern const tile_type ht_tile_q4_0_avx512, ht_tile_q4_1_avx512, ht_tile_q5_0_avx512, ht_tile_q5_1_avx512,
     ht_tile_q8_0_avx512, ht_tile_iq4_nl_avx512, ht_tile_q2_k_avx512, ht_tile_q3_k_avx512, ht_tile_q4_k_avx512,
     ht_tile_q5_k_avx512, ht_tile_q6_k_avx512, ht_tile_iq4_xs_avx512;
-
-/* EACH(name, type) for every quantised type. */
-#define TILE_EACH_TYPE(EACH)                                                                                       \
-    EACH(q4_0, HT_Q4_0) EACH(q4_1, HT_Q4_1) EACH(q5_0, HT_Q5_0) EACH(q5_1, HT_Q5_1) EACH(q8_0, HT_Q8_0)            \
-    EACH(iq4_nl, HT_IQ4_NL) EACH(q2_k, HT_Q2_K) EACH(q3_k, HT_Q3_K) EACH(q4_k, HT_Q4_K) EACH(q5_k, HT_Q5_K)        \
-    EACH(q6_k, HT_Q6_K) EACH(iq4_xs, HT_IQ4_XS)
 
 /* The parts of the table. */
 void ht_kernels_dot_float_avx512(ht_kernels *k);

@@ -374,7 +374,7 @@ TILE_INLINE void tile_product(ht_type type, const __m256i *stored, const char *p
     {                                                                                                              \
         tile_product(type, stored, packed, blocks, next, next_step, y, y_stride, mask, n);                         \
     }                                                                                                              \
-    const tile_type ht_tile_##name##_avx2 = {type, one_##name, store_##name, floats_##name, columns_##name,        \
+    const tile_type TILE(name) = {type, one_##name, store_##name, floats_##name, columns_##name,                   \
                                              product_##name, woven_one_##name, woven_store_##name};
 
 #endif

@@ -247,7 +247,7 @@ TILE_INLINE void tile_floats(ht_type type, const tile_source *source, size_t at,
     {                                                                                                              \
         tile_floats(id, source, at, blocks, out);                                                                  \
     }                                                                                                              \
-    const tile_type ht_tile_##name##_avx512 = {.type = id, .store = store_##name, .floats = floats_##name,         \
+    const tile_type TILE(name) = {.type = id, .store = store_##name, .floats = floats_##name,                      \
                                                .woven_store = woven_store_##name, __VA_ARGS__};
 
 #endif
