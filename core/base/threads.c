@@ -247,8 +247,8 @@ static void stalled(ht_pool *pool, worker *w, double now)
     }
     w->rest = w->rest == 0 ? FIRST_REST : w->rest < LONGEST_REST ? 2 * w->rest : LONGEST_REST;
     w->trusted = now + w->rest;
-    atomic_store(&w->resting, 1);
-    pool->resting++;
+    /* It may rest already: who was sent to rest just as it looked for chunks has one more. */
+    if (!atomic_exchange(&w->resting, 1)) pool->resting++;
 }
 
 /* The caller begins to wait for chunks in others' hands. */
