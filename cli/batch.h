@@ -33,7 +33,7 @@ typedef struct cli_batch {
     hearth_speculation speculation;
     const char **names;          /* [n_names], owned: those the model answers to, the first one in results */
     int n_names;
-    char *stem;      /* owned */
+    char *base, *stem;           /* name of the model's file, and without .gguf; owned */
     cli_request_rules rules;
     int32_t *ends;               /* [n_ends], owned: tokens that end an answer */
     int n_ends;

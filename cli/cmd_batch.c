@@ -78,25 +78,31 @@ static bool parse_shard(const char *text, int64_t *shard, int64_t *shards)
     return end != second && !*end && !errno && *shard >= 1 && *shard <= *shards && *shards <= INT32_MAX;
 }
 
-static const char *base_name(const char *path)
+/* What is behind the last slash of a path, but for slashes at its end: a folder is the same with them. Freed by the
+ * caller. */
+static char *base_name(const char *path)
 {
-    const char *slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
+    size_t end = strlen(path), begin;
+    while (end && path[end - 1] == '/') end--;
+    for (begin = end; begin && path[begin - 1] != '/';) begin--;
+    char *name = memcpy(cli_realloc(NULL, end - begin + 1, 1), path + begin, end - begin);
+    name[end - begin] = '\0';
+    return name;
 }
 
 /* Those given, the one in the file, the file's with and without ".gguf". */
 void cli_batch_names(cli_batch *b)
 {
     const cli_batch_options *o = b->o;
-    const char *base = o->engine.model ? base_name(o->engine.model) : "";
-    size_t n = strlen(base), stem = n > 5 && strcmp(base + n - 5, ".gguf") == 0 ? n - 5 : n;
+    b->base = base_name(o->engine.model ? o->engine.model : "");
+    size_t n = strlen(b->base), stem = n > 5 && strcmp(b->base + n - 5, ".gguf") == 0 ? n - 5 : n;
     b->names = cli_realloc(NULL, (size_t)o->aliases.n + 3, sizeof *b->names);
-    b->stem = memcpy(cli_realloc(NULL, n + 1, 1), base, n + 1);
+    b->stem = memcpy(cli_realloc(NULL, n + 1, 1), b->base, n + 1);
     b->stem[stem] = '\0';
     for (int i = 0; i < o->aliases.n; i++) b->names[b->n_names++] = o->aliases.item[i];
-    if (*base) b->names[b->n_names++] = b->stem;
+    if (*b->base) b->names[b->n_names++] = b->stem;
     if (b->info.name && b->info.name[0]) b->names[b->n_names++] = b->info.name;
-    if (*base) b->names[b->n_names++] = base;
+    if (*b->base) b->names[b->n_names++] = b->base;
     b->rules.models = o->any_model ? NULL : b->names;
     b->rules.n_models = b->n_names;
 }
@@ -274,6 +280,7 @@ static int run(int argc, char **argv)
     free((void *)b.rules.sampler.logit_bias);
     free(b.ends);
     free(b.names);
+    free(b.base);
     free(b.stem);
     free(o.aliases.item);
     free(o.sampling.logit_bias.item);

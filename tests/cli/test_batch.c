@@ -236,11 +236,21 @@ BATCH_TEST(a_folder_is_a_model)
     spawned s = test_hearth(NULL, "batch", "-m", copy, "-i", jobs, "-o", out, "-n", "2", "-c", "32", "-q");
     cr_assert_eq(s.code, 0, "%s", s.err);
     spawned_free(&s);
-    snprintf(command, sizeof command, "echo ' ' >> '%s/config.json'", copy);
-    cr_assert_eq(system(command), 0);
-    s = test_hearth(NULL, "batch", "-m", copy, "-i", jobs, "-o", out, "-n", "2", "-c", "32", "-q");
-    cr_assert(s.code == 1 && strstr(s.err, "model was"), "another model goes on: %s", s.err);
+    snprintf(command, sizeof command, "%s//", copy);
+    s = test_hearth(NULL, "batch", "-m", command, "-i", jobs, "-o", out, "-n", "2", "-c", "32", "-q");
+    cr_assert_eq(s.code, 0, "slashes at the end make it another model: %s", s.err);
     spawned_free(&s);
+    static const char *const changed[] = {"tokenizer.model", "config.json"};
+    for (size_t i = 0; i < sizeof changed / sizeof *changed; i++) {
+        snprintf(command, sizeof command, "echo ' ' >> '%s/%s'", copy, changed[i]);
+        cr_assert_eq(system(command), 0);
+        s = test_hearth(NULL, "batch", "-m", copy, "-i", jobs, "-o", out, "-n", "2", "-c", "32", "-q");
+        cr_assert(s.code == 1 && strstr(s.err, "model was"), "%s is of another model, which goes on: %s", changed[i], s.err);
+        spawned_free(&s);
+        s = test_hearth(NULL, "batch", "-m", copy, "-i", jobs, "-o", out, "-n", "2", "-c", "32", "-q", "--restart");
+        cr_assert_eq(s.code, 0, "%s", s.err);
+        spawned_free(&s);
+    }
 }
 
 /* Runs the command by a shell; more options and redirections. */
