@@ -44,6 +44,7 @@ typedef struct cli_batch {
     /* Of the run. */
     int64_t next;                /* line to look at next, from 0 to `end` */
     int64_t in_flight, in_flight_tokens; /* requests and their prompts' tokens in the engine */
+    int64_t done, errors;        /* lines up to `end` that have a result, and those of them that are errors */
     int64_t done_before, errors_before;
     int64_t n_cut, n_ended, ended_tokens; /* answers that went to their limit, and that ended by themselves */
     struct cli_batch_work *works; /* lines in work; owned */

@@ -28,10 +28,10 @@ static void progress_text(cli_batch *b, double now, char *out, size_t size)
     char left[32] = "";
     hearth_batch_stats(b->batch, &c);
     double spent = now - b->started;
-    int64_t done = cli_journal_count(b->journal), here = done - b->done_before;
-    if (here > 0) time_text(spent * (double)(b->end - done) / (double)here, left);
+    int64_t here = b->done - b->done_before;
+    if (here > 0) time_text(spent * (double)(b->end - b->done) / (double)here, left);
     snprintf(out, size, "%" PRId64 " of %" PRId64 " lines%s%s%s, %.1f tok/s (%.1f with prompts), %" PRId64 " tokens generated",
-             done, b->end, left[0] ? ", " : "", left, left[0] ? " left" : "", rate(c.generated_tokens, spent),
+             b->done, b->end, left[0] ? ", " : "", left, left[0] ? " left" : "", rate(c.generated_tokens, spent),
              rate(c.generated_tokens + c.prompt_tokens - c.reused_tokens, spent), c.generated_tokens);
 }
 
@@ -55,7 +55,7 @@ void cli_batch_progress(cli_batch *b, bool last)
         return;
     }
     if (now - b->shown < 0.2) return;
-    int filled = b->end ? (int)(BAR * cli_journal_count(b->journal) / b->end) : BAR;
+    int filled = b->end ? (int)(BAR * b->done / b->end) : BAR;
     for (int i = 0; i < BAR; i++) bar[i] = i < filled ? '#' : ' ';
     bar[BAR] = '\0';
     progress_text(b, now, text, sizeof text);
@@ -75,13 +75,13 @@ static double useful(const hearth_batch_counts *c)
 static void say_summary(const cli_batch *b)
 {
     const hearth_batch_counts *c = &b->counts;
-    int64_t done = cli_journal_count(b->journal), errors = cli_journal_errors(b->journal), here = done - b->done_before;
+    int64_t here = b->done - b->done_before;
     const char *dim = cli_style_code(2, CLI_DIM), *plain = cli_style_code(2, CLI_PLAIN);
     char spent[32];
     fflush(stdout);
-    fprintf(stderr, "%slines   %9" PRId64 " of %" PRId64, dim, done, b->end);
+    fprintf(stderr, "%slines   %9" PRId64 " of %" PRId64, dim, b->done, b->end);
     if (b->done_before) fprintf(stderr, ", %" PRId64 " of them before", b->done_before);
-    fprintf(stderr, "; %" PRId64 " are errors\n", errors);
+    fprintf(stderr, "; %" PRId64 " are errors\n", b->errors);
     if (here > 0) {
         fprintf(stderr, "tokens  %9" PRId64 " generated, %" PRId64 " of prompts (%" PRId64 " more reused)\n", c->generated_tokens,
                 c->prompt_tokens - c->reused_tokens, c->reused_tokens);
@@ -97,10 +97,9 @@ static void say_summary(const cli_batch *b)
 static cJSON *summary_json(const cli_batch *b)
 {
     const hearth_batch_counts *c = &b->counts;
-    int64_t done = cli_journal_count(b->journal), errors = cli_journal_errors(b->journal);
     const struct { const char *name; double value; } numbers[] = {
-        {"lines", (double)b->end}, {"done", (double)done}, {"done_before", (double)b->done_before},
-        {"errors", (double)errors}, {"errors_before", (double)b->errors_before}, {"seconds", b->seconds},
+        {"lines", (double)b->end}, {"done", (double)b->done}, {"done_before", (double)b->done_before},
+        {"errors", (double)b->errors}, {"errors_before", (double)b->errors_before}, {"seconds", b->seconds},
         {"slots", b->slots}, {"passes", (double)c->passes}, {"prompt_tokens", (double)c->prompt_tokens},
         {"reused_tokens", (double)c->reused_tokens}, {"generated_tokens", (double)c->generated_tokens},
         {"computed_tokens", (double)c->columns}, {"wasted_tokens", (double)c->wasted_columns},
@@ -115,7 +114,7 @@ static cJSON *summary_json(const cli_batch *b)
     hearth_engine_stats(b->engine, &stats);
     cJSON *j = cJSON_CreateObject();
     cJSON_AddItemToObject(j, "model", cli_model_json(b->o->engine.model, &b->info));
-    cJSON_AddBoolToObject(j, "complete", done >= b->end);
+    cJSON_AddBoolToObject(j, "complete", b->done == b->end);
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) cJSON_AddNumberToObject(j, numbers[i].name, numbers[i].value);
     cJSON_AddNumberToObject(j, "load_seconds", stats.load_seconds);
     return j;

@@ -74,7 +74,10 @@ static int put_result(cli_batch *b, int64_t at, const char *custom_id, const wor
         result.n = w->n;
         cli_result_answered(&b->result, &b->results, &result);
     }
-    return cli_journal_add(b->journal, at, b->result.data, b->result.size, why != NULL, &b->error);
+    int rc = cli_journal_add(b->journal, at, b->result.data, b->result.size, why != NULL, &b->error);
+    b->done += rc == 0;
+    b->errors += rc == 0 && why;
+    return rc;
 }
 
 /* The line's last answer is there, or it failed and nothing of it is in the engine any more. */
@@ -286,7 +289,7 @@ int cli_batch_run(cli_batch *b)
         b->error = error;
     }
     const char *again = cli_journal_is_kept(b->journal) ? "; the same command goes on from here" : "";
-    long long n = cli_journal_count(b->journal), all = b->end;
+    long long n = b->done, all = b->end;
     if (rc < 0 && cli_interrupted()) {
         cli_note("stopped after %lld of %lld lines%s", n, all, again);
         return CLI_INTERRUPTED;

@@ -186,8 +186,10 @@ static int go(cli_batch *b)
     if (rc == 0) rc = cli_journal_begin(b->journal, b->binding.data, o->restart, &error);
     if (rc < 0) return cli_fail("batch", "%s", error.text);
     b->results = (cli_result_names){.vocab = b->vocab, .model = b->names[0], .fingerprint = b->fingerprint, .job = b->jobs.hash};
-    b->done_before = cli_journal_count(b->journal);
-    b->errors_before = cli_journal_errors(b->journal);
+    int64_t there = cli_journal_released(b->journal); /* of a run with a higher --limit */
+    if (b->end < there) b->end = there;
+    b->done = b->done_before = cli_journal_count(b->journal, b->end, &b->errors);
+    b->errors_before = b->errors;
     if (cli_journal_dropped(b->journal))
         cli_note("the journal's last %llu bytes were torn; the lines they were about are answered again",
                  (unsigned long long)cli_journal_dropped(b->journal));

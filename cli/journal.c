@@ -50,7 +50,7 @@ struct cli_journal {
     char *binding;               /* owned */
     int64_t lines;
     uint64_t *place;             /* [lines], owned: where a line's record is in the journal; 0: nowhere */
-    int64_t done, errors;
+    bool *is_error;              /* [lines], owned: what a line with a place is */
     int64_t released;            /* lines [0, released) are in the output */
     int64_t released_errors;
     uint64_t out_bytes;
@@ -73,10 +73,20 @@ static char *join(const char *a, const char *b)
 
 bool cli_journal_is_kept(const cli_journal *j) { return j->kept; }
 bool cli_journal_has(const cli_journal *j, int64_t line) { return line < j->released || j->place[line]; }
-int64_t cli_journal_count(const cli_journal *j) { return j->done; }
-int64_t cli_journal_errors(const cli_journal *j) { return j->errors; }
+int64_t cli_journal_released(const cli_journal *j) { return j->released; }
 uint64_t cli_journal_dropped(const cli_journal *j) { return j->dropped; }
 void cli_journal_set_slack(cli_journal *j, uint64_t bytes) { j->slack = bytes ? bytes : SLACK; }
+
+int64_t cli_journal_count(const cli_journal *j, int64_t end, int64_t *errors)
+{
+    int64_t done = j->released;
+    *errors = j->released_errors;
+    for (int64_t i = j->released; i < end; i++) {
+        done += j->place[i] != 0;
+        *errors += j->place[i] && j->is_error[i];
+    }
+    return done;
+}
 
 /* ---- opening -------------------------------------------------------------------------------------------------- */
 
@@ -120,6 +130,7 @@ int cli_journal_open(cli_journal **out, const char *output, int64_t lines, heart
     j->slack = SLACK;
     j->out_hash = CLI_HASH_START;
     j->place = memset(cli_realloc(NULL, (size_t)lines, sizeof *j->place), 0, (size_t)lines * sizeof *j->place);
+    j->is_error = memset(cli_realloc(NULL, (size_t)lines, sizeof *j->is_error), 0, (size_t)lines * sizeof *j->is_error);
     j->output = join(is_stdout ? "stdout" : output, "");
     j->path = join(output, ".journal");
     j->next = join(output, ".journal.new");
@@ -152,6 +163,7 @@ void cli_journal_close(cli_journal **journal)
     free(j->next);
     free(j->binding);
     free(j->place);
+    free(j->is_error);
     cli_text_free(&j->line);
     free(j);
     *journal = NULL;
@@ -326,8 +338,8 @@ static int check_base(cli_journal *j, const base *b, hearth_error *error)
     if (at < b->bytes || !cli_hash_equal(hash, b->hash) || b->lines > (uint64_t)j->lines)
         return cli_error(error, EEXIST, "%.200s is not what it was: its first %llu bytes have been changed or are gone. --restart gives "
                          "up what is done", j->output, (unsigned long long)b->bytes);
-    j->released = j->done = (int64_t)b->lines;
-    j->released_errors = j->errors = (int64_t)b->errors;
+    j->released = (int64_t)b->lines;
+    j->released_errors = (int64_t)b->errors;
     j->out_bytes = b->bytes;
     j->out_hash = hash;
     return 0;
@@ -347,8 +359,7 @@ static int read_records(cli_journal *j, uint64_t size, hearth_error *error)
         } else if (!cli_journal_has(j, (int64_t)r.line)) {
             j->place[r.line] = j->tail;
             j->waiting += sizeof r + r.bytes;
-            j->done++;
-            j->errors += r.kind == RECORD_ERROR;
+            j->is_error[r.line] = r.kind == RECORD_ERROR;
         }
         j->tail += sizeof r + r.bytes;
     }
@@ -459,8 +470,7 @@ int cli_journal_add(cli_journal *j, int64_t line, const char *bytes, size_t n, b
     if (rc < 0) return rc;
     j->place[line] = at;
     j->waiting += j->line.size;
-    j->done++;
-    j->errors += is_error;
+    j->is_error[line] = is_error;
     return 0;
 }
 

@@ -29,8 +29,10 @@ bool cli_journal_is_kept(const cli_journal *journal); /* false: nothing could be
 int cli_journal_begin(cli_journal *journal, const char *binding, bool restart, hearth_error *error);
 
 bool cli_journal_has(const cli_journal *journal, int64_t line);
-int64_t cli_journal_count(const cli_journal *journal);         /* finished lines */
-int64_t cli_journal_errors(const cli_journal *journal);        /* of these: lines that are errors */
+int64_t cli_journal_released(const cli_journal *journal);      /* lines of the output */
+/* Finished lines below `end`, which is not less than cli_journal_released, and those of them that are errors. Looks at
+ * each line. */
+int64_t cli_journal_count(const cli_journal *journal, int64_t end, int64_t *errors);
 uint64_t cli_journal_dropped(const cli_journal *journal);      /* bytes of a damaged end that cli_journal_begin dropped */
 
 /* A finished line, `bytes` with its line end. On failure (-ENOSPC, ...) the journal is as it was. */

@@ -465,10 +465,19 @@ BATCH_TEST(a_limit_is_raised_later)
     char *text = read_whole(out, NULL);
     cr_assert_eq(count_lines(text), 5);
     free(text);
-    s = test_hearth(NULL, "batch", "-m", model, "-i", jobs, "-o", out, SMALL);
-    cr_assert_eq(s.code, 0, "%s", s.err);
-    expect_same(whole, out);
-    spawned_free(&s);
+    static const char *const limits[] = {"0", "5"}; /* all; and fewer than there are already */
+    for (int i = 0; i < 2; i++) {
+        s = test_hearth(NULL, "batch", "-m", model, "-i", jobs, "-o", out, "--limit", limits[i], "--summary", "-", SMALL);
+        cr_assert_eq(s.code, 0, "%s", s.err);
+        expect_same(whole, out);
+        cJSON *j = cJSON_Parse(s.out);
+        cr_assert(cJSON_IsTrue(at(j, "complete")), "%s", s.out);
+        cr_assert_eq(cJSON_GetNumberValue(at(j, "lines")), LINES);
+        cr_assert_eq(cJSON_GetNumberValue(at(j, "done")), LINES);
+        cr_assert_eq(cJSON_GetNumberValue(at(j, "done_before")), i ? LINES : 5);
+        cJSON_Delete(j);
+        spawned_free(&s);
+    }
 }
 
 static void remove_results(void)

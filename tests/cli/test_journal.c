@@ -81,6 +81,13 @@ static void add_lines(cli_journal *j, int n)
     }
 }
 
+static void expect_count(const cli_journal *j, int64_t end, int64_t done, int64_t errors)
+{
+    int64_t n;
+    cr_assert_eq(cli_journal_count(j, end, &n), done);
+    cr_assert_eq(n, errors);
+}
+
 static void finish(cli_journal *j)
 {
     hearth_error error = {0};
@@ -88,8 +95,7 @@ static void finish(cli_journal *j)
     size_t n;
     add_lines(j, LINES);
     cr_assert_eq(cli_journal_finish(j, &error), 0, "%s", error.text);
-    cr_assert_eq(cli_journal_count(j), LINES);
-    cr_assert_eq(cli_journal_errors(j), 3);
+    expect_count(j, LINES, LINES, 3);
     cli_journal_close(&j);
     expected(want);
     char *text = read_whole(output, &n);
@@ -106,12 +112,34 @@ Test(journal, any_order_in_file_order_out, .init = make_folder, .fini = remove_f
     finish(open_journal("a=1\n", false, 0));
     cr_assert_neq(access(left, F_OK), 0);
     cli_journal *j = open_journal("a=1\n", false, 0);
-    cr_assert_eq(cli_journal_count(j), LINES); /* known without a record left */
-    cr_assert_eq(cli_journal_errors(j), 3);
+    expect_count(j, LINES, LINES, 3); /* known without a record left */
     cli_journal_close(&j);
     size_t n;
     free(read_whole(path, &n));
     cr_assert_lt(n, 200);
+}
+
+/* A run with a limit is done when the lines up to it are, whatever there is behind them. */
+Test(journal, counts_up_to_an_end, .init = make_folder, .fini = remove_folder)
+{
+    static const int64_t lines[] = {0, 1, 4, 8, 9};
+    cli_journal *j = open_journal("a=1\n", false, 0);
+    hearth_error error = {0};
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
+        const char *text = line_text(lines[i]);
+        cr_assert_eq(cli_journal_add(j, lines[i], text, strlen(text), lines[i] % 4 == 0, &error), 0, "%s", error.text);
+    }
+    cr_assert_eq(cli_journal_sync(j, true, &error), 0, "%s", error.text);
+    for (int reopened = 0; reopened < 2; reopened++) {
+        cr_assert_eq(cli_journal_released(j), 2);
+        expect_count(j, 2, 2, 1);
+        expect_count(j, 5, 3, 2);
+        expect_count(j, 8, 3, 2);
+        expect_count(j, LINES, 5, 3);
+        cli_journal_close(&j);
+        j = open_journal("a=1\n", false, 0);
+    }
+    cli_journal_close(&j);
 }
 
 /* Cut at any byte, which is what a crash may leave: the rest is added again, and the output is the same. */
