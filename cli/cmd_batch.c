@@ -209,6 +209,25 @@ static bool is_same_file(const char *read, const char *written)
     return S_ISREG(b.st_mode) && a.st_ino == b.st_ino && a.st_dev == b.st_dev;
 }
 
+static const char *split_path(const char *path, struct stat *folder, bool *found)
+{
+    const char *slash = strrchr(path, '/');
+    cli_text text = {0};
+    cli_text_add(&text, slash ? path : ".", slash ? (size_t)(slash - path) + 1 : 1);
+    *found = stat(text.data, folder) == 0;
+    cli_text_free(&text);
+    return slash ? slash + 1 : path;
+}
+
+/* Of files that need not be there yet: one name in one folder. */
+static bool is_same_place(const char *one, const char *other)
+{
+    struct stat a, b;
+    bool a_found, b_found;
+    const char *name = split_path(one, &a, &a_found), *other_name = split_path(other, &b, &b_found);
+    return a_found && b_found && a.st_ino == b.st_ino && a.st_dev == b.st_dev && strcmp(name, other_name) == 0;
+}
+
 /* Other names of stdout. By such a name it would have a journal in /dev, and be written from its beginning by each who
  * opens it. */
 static const char *name_of_output(const char *path)
@@ -219,6 +238,26 @@ static const char *name_of_output(const char *path)
     return path;
 }
 
+/* The output and the files beside it, of cli/journal.h: none of them may be written or read as something else. */
+static int check_results(const cli_batch_options *o)
+{
+    static const char *const ends[] = {"", ".journal", ".journal.new"};
+    int code = -1;
+    for (size_t i = 0; i < sizeof ends / sizeof *ends && code < 0; i++) {
+        const struct { const char *flag, *path; } others[] = {
+            {"--summary", o->summary}, {"-i, --input", o->input}, {"-m, --model", o->engine.model}};
+        cli_text name = {0};
+        cli_text_add(&name, o->output, strlen(o->output));
+        cli_text_add(&name, ends[i], strlen(ends[i]));
+        for (size_t k = 0; k < sizeof others / sizeof *others && code < 0; k++)
+            if (others[k].path && strcmp(others[k].path, "-") != 0 &&
+                (is_same_file(others[k].path, name.data) || is_same_place(others[k].path, name.data)))
+                code = cli_usage("batch", "%s: that is the file for %s", others[k].flag, i ? "the journal" : "the results");
+        cli_text_free(&name);
+    }
+    return code;
+}
+
 /* --restart and --summary overwrite: never what the job needs. */
 static int check_files(const cli_batch_options *o)
 {
@@ -227,10 +266,7 @@ static int check_files(const cli_batch_options *o)
         if (is_same_file(o->input, written[i].path)) return cli_usage("batch", "%s: that is the job file", written[i].flag);
         if (is_same_file(o->engine.model, written[i].path)) return cli_usage("batch", "%s: that is the model", written[i].flag);
     }
-    if (o->output && o->summary && strcmp(o->output, "-") != 0 &&
-        (strcmp(o->output, o->summary) == 0 || is_same_file(o->output, o->summary)))
-        return cli_usage("batch", "--summary: that is the file for the results");
-    return -1;
+    return o->output && strcmp(o->output, "-") != 0 ? check_results(o) : -1;
 }
 
 static int check_usage(cli_batch *b)

@@ -208,12 +208,16 @@ BATCH_TEST(answers_and_errors_in_order)
 BATCH_TEST(overwrites_nothing_that_it_needs)
 {
     NEED_MODEL();
-    char summary[TEST_PATH_MAX + 64];
+    char summary[TEST_PATH_MAX + 64], journal[TEST_PATH_MAX + 64], fresh[TEST_PATH_MAX + 64], other[TEST_PATH_MAX + 64];
     snprintf(summary, sizeof summary, "%s/./results.jsonl", folder);
+    snprintf(journal, sizeof journal, "%s.journal", out);
+    snprintf(fresh, sizeof fresh, "%s/./whole.jsonl.journal.new", folder);
+    snprintf(other, sizeof other, "%s/./whole.jsonl", folder);
     write_text(jobs, "In the beginning\n");
     write_text(out, "");
     const char *const wrong[][4] = {{"-o", jobs, "--restart", "-q"}, {"-o", out, "--summary", jobs}, {"-o", model, "--restart", "-q"},
-                                    {"-o", out, "--summary", summary}};
+                                    {"-o", out, "--summary", summary}, {"-o", out, "--summary", journal},
+                                    {"-o", whole, "--summary", fresh}, {"-o", whole, "--summary", other}};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         spawned s = test_hearth(NULL, "batch", "-m", model, "-i", jobs, "-n", "1", wrong[i][0], wrong[i][1], wrong[i][2], wrong[i][3]);
         cr_assert_eq(s.code, 2, "%zu: %s", i, s.err);
