@@ -116,6 +116,7 @@ static void make_rules(cli_batch *b)
     b->rules.max_tokens = o->sampling.n_predict > 0 ? o->sampling.n_predict : 0;
     b->rules.ignore_end = o->sampling.ignore_eos;
     b->rules.logprobs = o->sampling.logprobs > 0;
+    b->rules.no_penalties = o->sampling.repeat_last_n == 0;
     b->rules.stop = o->sampling.stop.item;
     b->rules.n_stop = o->sampling.stop.n;
 }

@@ -117,7 +117,9 @@ int cli_request_parse(cli_request *out, const cli_request_rules *rules, char *li
     if (out->n_stop > CLI_MAX_STOPS) out->n_stop = CLI_MAX_STOPS;
     for (int i = 0; i < out->n_stop; i++) out->stop[i] = rules->stop[i];
     if (check_text(line, n, why) < 0) return -1;
-    return rules->text ? parse_text(out, rules, line, n, why) : parse_line(out, rules, line, n, why);
+    int rc = rules->text ? parse_text(out, rules, line, n, why) : parse_line(out, rules, line, n, why);
+    if (rules->no_penalties) out->sampler.repeat_penalty = out->sampler.frequency_penalty = out->sampler.presence_penalty = 0;
+    return rc;
 }
 
 void cli_request_free(cli_request *r)

@@ -32,6 +32,7 @@ typedef struct cli_request_rules {
     hearth_sampler_options sampler;
     int32_t max_tokens;         /* 0: till the context is full */
     bool ignore_end, logprobs;
+    bool no_penalties;          /* they look back at no token, a line's own as well */
     const char *const *stop;
     int n_stop;
 } cli_request_rules;

@@ -69,6 +69,23 @@ Test(request, what_a_line_leaves_out_is_the_commands)
     cli_request_free(&r);
 }
 
+/* --repeat-last-n 0, which no field of a line overrides. */
+Test(request, penalties_that_look_back_at_nothing)
+{
+    cli_request_rules all = rules();
+    cli_request r;
+    cli_refusal why;
+    for (int none = 0; none < 2; none++) {
+        char *line = line_of("plain", "\"repeat_penalty\":1.5,\"frequency_penalty\":0.5,\"presence_penalty\":-0.5");
+        all.no_penalties = none;
+        cr_assert_eq(cli_request_parse(&r, &all, line, strlen(line), &why), 0, "%s", why.text);
+        cr_assert_eq(r.sampler.repeat_penalty, none ? 0 : 1.5f);
+        cr_assert_eq(r.sampler.frequency_penalty, none ? 0 : 0.5f);
+        cr_assert_eq(r.sampler.presence_penalty, none ? 0 : -0.5f);
+        cli_request_free(&r);
+    }
+}
+
 Test(request, messages_in_parts_and_roles)
 {
     cli_request r;
