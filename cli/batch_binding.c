@@ -173,7 +173,7 @@ int cli_batch_bind(cli_batch *b, hearth_error *error)
     bind(b, "--format", b->jobs.text ? "text" : "jsonl");
     bind(b, "--shard", "%" PRId64 "/%" PRId64, b->shard, b->shards);
     bind(b, "--max-line", "%d", o->max_line);
-    bind(b, "--chat", "%d", o->chat);
+    bind(b, "--chat", "%d", b->rules.chat && b->jobs.text);
     bind(b, "--escape", "%d", o->escape);
     bind_texts(b, "--system-prompt", &o->system, 1);
     return rc;

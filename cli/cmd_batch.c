@@ -38,13 +38,14 @@ static const cli_option job_table[] = {
     {0}};
 
 static const cli_option text_table[] = {
-    {.name = "chat", .aliases = "cnv", .kind = CLI_FLAG, .at = AT(chat),
+    {.name = "chat", .aliases = "cnv", .kind = CLI_FLAG, .at = AT(chat), .flags = CLI_NO_ENV,
      .help = "plain prompts are messages of a chat, each put into the model's template"},
-    {.name = "system-prompt", .aliases = "sys", .kind = CLI_TEXT, .value = "TEXT", .at = AT(system),
+    {.name = "system-prompt", .aliases = "sys", .kind = CLI_TEXT, .value = "TEXT", .at = AT(system), .flags = CLI_NO_ENV,
      .help = "system message of these chats"},
     {.name = "chat-template", .kind = CLI_CHOICE, .value = "NAME", .at = AT(chat_template), .choices = CLI_CHAT_FORMATS,
-     .help = "the format of chats, instead of the model's own; for chat requests of all kinds"},
-    {.name = "escape", .aliases = "e", .kind = CLI_FLAG, .at = AT(escape),
+     .help = "the format of chats, instead of the model's own; for chat requests of all kinds. Plain prompts become "
+     "chats"},
+    {.name = "escape", .aliases = "e", .kind = CLI_FLAG, .at = AT(escape), .flags = CLI_NO_ENV,
      .help = "in plain prompts, turn \\n, \\t, \\\" and the like into the characters they stand for"},
     {0}};
 
@@ -110,7 +111,7 @@ void cli_batch_names(cli_batch *b)
 static void make_rules(cli_batch *b)
 {
     const cli_batch_options *o = b->o;
-    b->rules.chat = o->chat || o->system;
+    b->rules.chat = o->chat || o->system || o->chat_template;
     b->rules.escape = o->escape;
     b->rules.system = o->system;
     b->rules.max_tokens = o->sampling.n_predict > 0 ? o->sampling.n_predict : 0;
@@ -119,6 +120,16 @@ static void make_rules(cli_batch *b)
     b->rules.no_penalties = o->sampling.repeat_last_n == 0;
     b->rules.stop = o->sampling.stop.item;
     b->rules.n_stop = o->sampling.stop.n;
+}
+
+/* Requests say themselves what these say of plain prompts. */
+static int check_plain_options(const cli_batch *b)
+{
+    const cli_batch_options *o = b->o;
+    const char *flag = o->chat ? "-cnv, --chat" : o->system ? "-sys, --system-prompt" : o->escape ? "-e, --escape" : NULL;
+    if (!flag || b->jobs.text || b->jobs.n == 0) return -1;
+    return cli_usage("batch", "%s: only for plain prompts, and %s holds requests in JSON (--format text takes its lines for "
+                     "prompts)", flag, b->jobs.name);
 }
 
 static void show_reading(uint64_t done, uint64_t size)
@@ -136,6 +147,8 @@ static int open_jobs(cli_batch *b)
     if (cli_jobs_open(&b->jobs, &options, o->engine.quiet ? NULL : show_reading, &error) < 0)
         return cli_fail("batch", "%s", error.text);
     b->rules.text = b->jobs.text;
+    int code = check_plain_options(b);
+    if (code >= 0) return code;
     int64_t end;
     cli_jobs_shard(&b->jobs, b->shard, b->shards, &b->first, &end);
     b->lines = b->end = end - b->first;

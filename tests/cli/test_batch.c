@@ -312,6 +312,30 @@ BATCH_TEST(plain_prompts_from_stdin)
     spawned_free(&s);
 }
 
+/* What would have no effect is refused; --chat-template is for both, and makes plain prompts chats. */
+BATCH_TEST(options_of_plain_prompts)
+{
+    NEED_MODEL();
+    static const char line[] = "{\"custom_id\":\"x\",\"url\":\"/v1/completions\",\"body\":{\"prompt\":\"God\","
+                               "\"max_tokens\":2}}\n";
+    static const char *const wrong[][2] = {{"--chat", "-q"}, {"--system-prompt", "Be brief."}, {"-e", "-q"}};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        spawned s = test_hearth(line, "batch", "-m", model, "-i", "-", "-o", "-", "-c", "64", wrong[i][0], wrong[i][1]);
+        cr_assert(s.code == 2 && strstr(s.err, "only for plain prompts"), "%s: %d: %s", wrong[i][0], s.code, s.err);
+        spawned_free(&s);
+    }
+    static const struct { const char *prompts, *object; } jobs_of[] = {{line, "text_completion"}, {"God\n", "chat.completion"}};
+    for (int i = 0; i < 2; i++) {
+        spawned s = test_hearth(jobs_of[i].prompts, "batch", "-m", model, "-i", "-", "-o", "-", "-n", "2", "-c", "64", "-q",
+                                "--chat-template", "chatml");
+        cr_assert_eq(s.code, 0, "%s", s.err);
+        cJSON *j = result(s.out, 0);
+        cr_assert_str_eq(text_at(j, "response.body.object"), jobs_of[i].object);
+        cJSON_Delete(j);
+        spawned_free(&s);
+    }
+}
+
 /* The job goes on behind a line of 10 MB, and one of 10 MB that is allowed; neither takes memory by the multiple. */
 BATCH_TEST(a_line_of_ten_megabytes)
 {
