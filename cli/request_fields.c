@@ -15,6 +15,7 @@ typedef struct taker {
     const cli_request_rules *rules;
     cli_refusal *why;
     int32_t best_of, top_logprobs; /* -1: not given */
+    const cJSON *limit, *repeat;   /* what was given of fields that have two names */
 } taker;
 
 #define INVALID(t, field, ...) cli_refuse((t)->why, 400, NULL, field, __VA_ARGS__)
@@ -158,12 +159,32 @@ static int take_model(taker *t, const cJSON *v)
                       v->valuestring, rules->n_models ? rules->models[0] : "");
 }
 
-static int take_max_tokens(taker *t, const cJSON *v) { return take_whole(t, v, 1, INT32_MAX, &t->r->max_tokens); }
+/* Of a number that goes by two names: the other one must not say something else. */
+static int agree(taker *t, const cJSON **before, const cJSON *v)
+{
+    const cJSON *other = *before;
+    *before = v;
+    if (!other || other->valuedouble == v->valuedouble) return 0;
+    return INVALID(t, v->string, "%s is %.9g, and %s, which means the same, %.9g", v->string, v->valuedouble, other->string,
+                   other->valuedouble);
+}
+
+static int take_max_tokens(taker *t, const cJSON *v)
+{
+    int rc = take_whole(t, v, 1, INT32_MAX, &t->r->max_tokens);
+    return rc < 0 ? rc : agree(t, &t->limit, v);
+}
+
+static int take_repeat(taker *t, const cJSON *v)
+{
+    int rc = take_number(t, v, 0, 1000, &t->r->sampler.repeat_penalty);
+    return rc < 0 ? rc : agree(t, &t->repeat, v);
+}
+
 static int take_temperature(taker *t, const cJSON *v) { return take_number(t, v, 0, 1000, &t->r->sampler.temperature); }
 static int take_top_k(taker *t, const cJSON *v) { return take_whole(t, v, 0, 1 << 24, &t->r->sampler.top_k); }
 static int take_min_p(taker *t, const cJSON *v) { return take_number(t, v, 0, 1, &t->r->sampler.min_p); }
 static int take_typical(taker *t, const cJSON *v) { return take_number(t, v, 0, 1, &t->r->sampler.typical_p); }
-static int take_repeat(taker *t, const cJSON *v) { return take_number(t, v, 0, 1000, &t->r->sampler.repeat_penalty); }
 static int take_frequency(taker *t, const cJSON *v) { return take_number(t, v, -1000, 1000, &t->r->sampler.frequency_penalty); }
 static int take_presence(taker *t, const cJSON *v) { return take_number(t, v, -1000, 1000, &t->r->sampler.presence_penalty); }
 static int take_n(taker *t, const cJSON *v) { return take_whole(t, v, 1, CLI_MAX_CHOICES, &t->r->n); }

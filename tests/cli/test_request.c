@@ -59,6 +59,16 @@ Test(request, all_fields_of_a_completion)
     cli_request_free(&r);
 }
 
+Test(request, two_names_that_say_the_same)
+{
+    cli_request r;
+    cli_refusal why;
+    cr_assert_eq(parse(&r, line_of("plain", "\"max_tokens\":6,\"max_completion_tokens\":6,\"repeat_penalty\":1.5,"
+                                            "\"repetition_penalty\":1.5"), &why), 0, "%s", why.text);
+    cr_assert(r.max_tokens == 6 && r.sampler.repeat_penalty == 1.5f);
+    cli_request_free(&r);
+}
+
 Test(request, what_a_line_leaves_out_is_the_commands)
 {
     cli_request r;
@@ -141,6 +151,8 @@ Test(request, refusals)
         {"plain", "\"max_tokens\":0", 400, "", "max_tokens"},
         {"plain", "\"max_tokens\":1.5", 400, "", "max_tokens"},
         {"plain", "\"max_tokens\":1e99", 400, "", "max_tokens"},
+        {"plain", "\"max_tokens\":5,\"max_completion_tokens\":6", 400, "", "max_completion_tokens"},
+        {"plain", "\"repetition_penalty\":1.2,\"repeat_penalty\":1.1", 400, "", "repeat_penalty"},
         {"plain", "\"temperature\":-1", 400, "", "temperature"},
         {"plain", "\"temperature\":1e999", 400, "", "temperature"},
         {"plain", "\"temperature\":\"hot\"", 400, "", "temperature"},
