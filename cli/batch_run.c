@@ -186,9 +186,10 @@ static int add_requests(cli_batch *b, work *w, const cli_request *r)
     for (int i = 0; i < w->n && rc == 0; i++) {
         const cli_prompt *p = &r->prompts[i / r->n];
         w->slots[i] = (slot){.of = w, .index = i, .prompt = p->n};
+        w->answers[i].continues = !r->chat && (!p->text || p->text[0]);
         hearth_request request = {
             .tokens = p->ids, .n = p->n, .sampler = r->sampler,
-            .text = {.stop = r->stop, .n_stop = r->n_stop, .continues = !r->chat && (!p->text || p->text[0])},
+            .text = {.stop = r->stop, .n_stop = r->n_stop, .continues = w->answers[i].continues},
             .max_tokens = r->max_tokens, .ignore_end = r->ignore_end, .logprobs = r->logprobs,
             .expected = expected_tokens(b, r, p->n), .user = &w->slots[i],
         };

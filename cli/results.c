@@ -79,6 +79,19 @@ static void add_token(cli_text *out, const hearth_vocab *vocab, int32_t id, floa
     add(out, "]");
 }
 
+/* What token i adds to an answer's text: one that does not continue its prompt begins without the blank of its first
+ * token. */
+static const char *text_of(const cli_answer *a, int32_t i, const hearth_vocab *vocab, char buffer[PIECE], size_t *n)
+{
+    int32_t id = a->sampled[i].id;
+    const char *piece = piece_of(vocab, id, buffer, n);
+    size_t shown = i == 0 && !a->continues ? (size_t)hearth_decode(vocab, &id, 1, true, NULL, 0) : *n;
+    if (shown >= *n) return piece;
+    piece += *n - shown;
+    *n = shown;
+    return piece;
+}
+
 /* How many of an answer's tokens are in its text: neither the one that ended it, nor those of a stop string. */
 static int32_t shown_tokens(const cli_answer *a, const hearth_vocab *vocab)
 {
@@ -89,7 +102,7 @@ static int32_t shown_tokens(const cli_answer *a, const hearth_vocab *vocab)
         char buffer[PIECE];
         size_t n;
         if (at >= a->text.size) return i;
-        piece_of(vocab, a->sampled[i].id, buffer, &n);
+        text_of(a, i, vocab, buffer, &n);
         at += n;
     }
     return a->n;
@@ -167,7 +180,7 @@ static void add_plain_logprobs(cli_text *out, const cli_answer *a, const hearth_
     for (int32_t i = 0; i < n; i++) {
         char buffer[PIECE];
         size_t bytes;
-        const char *piece = piece_of(vocab, a->sampled[i].id, buffer, &bytes);
+        const char *piece = text_of(a, i, vocab, buffer, &bytes);
         add_format(out, i ? ",%zu" : "%zu", characters);
         for (size_t b = 0; b < bytes; b++) characters += ((unsigned char)piece[b] & 0xc0) != 0x80;
     }

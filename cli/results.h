@@ -13,6 +13,7 @@ typedef struct cli_answer {
     int32_t n, room;
     int32_t n_tokens;          /* generated, an end token included */
     hearth_finish finish;
+    bool continues;            /* the text goes on from its prompt: a blank in front is part of it */
 } cli_answer;
 
 /* What all lines of a job have in common. Borrowed. */

@@ -205,6 +205,23 @@ BATCH_TEST(answers_and_errors_in_order)
     spawned_free(&s);
 }
 
+/* A text that does not continue a prompt has no blank in front; its last token before a stop string is there all the same. */
+BATCH_TEST(log_probabilities_up_to_a_stop_string)
+{
+    NEED_MODEL();
+    spawned s = test_hearth("{\"custom_id\":\"x\",\"url\":\"/v1/completions\",\"body\":{\"prompt\":\"\",\"temperature\":0,"
+                            "\"logprobs\":0,\"max_tokens\":24,\"stop\":\" Go, and\"}}\n",
+                            "batch", "-m", model, "-i", "-", "-o", "-", "--act", "f32", "-c", "64", "-q");
+    cr_assert_eq(s.code, 0, "%s", s.err);
+    cJSON *j = result(s.out, 0);
+    cr_assert_str_eq(text_at(j, "response.body.choices.0.text"), "And the LORD said unto Moses,");
+    cr_assert_eq(cJSON_GetArraySize(at(j, "response.body.choices.0.logprobs.tokens")), 7);
+    cr_assert_str_eq(text_at(j, "response.body.choices.0.logprobs.tokens.6"), ",");
+    cr_assert_eq(cJSON_GetNumberValue(at(j, "response.body.choices.0.logprobs.text_offset.1")), strlen("And"));
+    cJSON_Delete(j);
+    spawned_free(&s);
+}
+
 BATCH_TEST(overwrites_nothing_that_it_needs)
 {
     NEED_MODEL();
