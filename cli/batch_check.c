@@ -11,6 +11,21 @@ static void take_facts(void *user, const char *line)
     if (!*j) *j = cJSON_Parse(line);
 }
 
+/* Tokens the model was trained for; 0: not known. A vocabulary alone has only what its metadata say. */
+static double trained_context(const cJSON *facts)
+{
+    const cJSON *model = cJSON_GetObjectItemCaseSensitive(facts, "model"),
+                *metadata = cJSON_GetObjectItemCaseSensitive(facts, "metadata"),
+                *context = cJSON_GetObjectItemCaseSensitive(model, "n_context");
+    if (!context) {
+        const char *architecture = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(metadata, "general.architecture"));
+        char key[128];
+        snprintf(key, sizeof key, "%.100s.context_length", architecture ? architecture : "");
+        context = cJSON_GetObjectItemCaseSensitive(metadata, key);
+    }
+    return cJSON_IsNumber(context) && context->valuedouble >= 1 ? context->valuedouble : 0;
+}
+
 /* What the engine would know of the model. */
 static int open_model(cli_batch *b, hearth_vocab **vocab, cJSON **facts, hearth_error *error)
 {
@@ -19,14 +34,10 @@ static int open_model(cli_batch *b, hearth_vocab **vocab, cJSON **facts, hearth_
     if (rc == 0) rc = hearth_inspect(path, true, take_facts, facts, error);
     if (rc < 0) return rc;
     const cJSON *metadata = cJSON_GetObjectItemCaseSensitive(*facts, "metadata");
-    char key[128];
-    const char *architecture = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(metadata, "general.architecture"));
-    snprintf(key, sizeof key, "%.100s.context_length", architecture ? architecture : "");
-    const cJSON *context = cJSON_GetObjectItemCaseSensitive(metadata, key);
-    double trained = cJSON_IsNumber(context) && context->valuedouble >= 1 ? context->valuedouble : 4096;
+    double trained = trained_context(*facts);
     b->vocab = *vocab;
     b->info.name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(metadata, "general.name"));
-    b->info.n_context = b->o->engine.context ? b->o->engine.context : trained < 4096 ? (int32_t)trained : 4096;
+    b->info.n_context = b->o->engine.context ? b->o->engine.context : trained && trained < 4096 ? (int32_t)trained : 4096;
     b->rules.n_vocab = hearth_vocab_size(*vocab);
     cli_batch_names(b);
     return 0;
@@ -44,7 +55,6 @@ static int check_line(cli_batch *b, int64_t at, cli_refusal *why, hearth_error *
 
 int cli_batch_check(cli_batch *b)
 {
-    enum { MOST = 20 };
     hearth_error error = {0};
     hearth_vocab *vocab = NULL;
     cJSON *facts = NULL;
@@ -53,13 +63,14 @@ int cli_batch_check(cli_batch *b)
     for (int64_t i = 0; i < b->end && rc >= 0; i++) {
         cli_refusal why;
         rc = check_line(b, i, &why, &error);
-        if (rc == 0 && bad++ < MOST) cli_print("line %u: %s\n", b->jobs.line[b->first + i].number, why.text);
+        if (rc != 0) continue;
+        bad++;
+        cli_print("line %u: %s\n", b->jobs.line[b->first + i].number, why.text);
     }
     cJSON_Delete(facts);
     hearth_vocab_close(&vocab);
     b->vocab = NULL;
     if (rc < 0) return cli_fail("batch", "%s", error.text);
-    if (bad > MOST) cli_print("and %lld more\n", (long long)(bad - MOST));
     cli_print("%lld of %lld lines are in error\n", (long long)bad, (long long)b->end);
     return bad ? CLI_FAILED : CLI_OK;
 }

@@ -274,6 +274,30 @@ BATCH_TEST(a_folder_is_a_model)
     }
 }
 
+/* All of them, and what is too long for the context that a folder's config.json gives. */
+BATCH_TEST(check_lists_all_lines_in_error)
+{
+    char hf[TEST_PATH_MAX], ids[512] = "1";
+    if (!test_data(hf, "models/arch/llama/config.json")) cr_skip_test("no models/arch/llama");
+    *strrchr(hf, '/') = '\0';
+    for (int i = 0; i < 64; i++) strcat(ids, ",1");
+    FILE *file = fopen(jobs, "wb");
+    cr_assert(file != NULL);
+    for (int i = 0; i < 30; i++) /* the first three of 64 tokens, the others of 65 */
+        fprintf(file, "{\"custom_id\":\"%d\",\"url\":\"/v1/completions\",\"body\":{\"prompt\":[%s]}}\n", i,
+                ids + (i < 3 ? 2 : 0));
+    fclose(file);
+    spawned s = test_hearth(NULL, "batch", "--check", "-m", hf, "-i", jobs);
+    cr_assert_eq(s.code, 1);
+    cr_assert_eq(count_lines(s.out), 27 + 1, "%s", s.out);
+    cr_assert(strstr(s.out, "line 30: the prompt has 65 tokens, and the context 64") &&
+              strstr(s.out, "27 of 30 lines are in error"), "%s", s.out);
+    spawned_free(&s);
+    s = test_hearth(NULL, "batch", "--check", "-m", hf, "-i", jobs, "-c", "65");
+    cr_assert_eq(s.code, 0, "%s", s.out);
+    spawned_free(&s);
+}
+
 /* Runs the command by a shell; more options and redirections. */
 static int shell(const char *redirections)
 {
