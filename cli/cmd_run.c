@@ -235,15 +235,36 @@ static bool can_chat(const runner *r, hearth_error *error)
                               error) >= 0;
 }
 
+static bool wants_chat(const run_options *o) { return o->chat || o->single_turn || o->system || o->chat_template; }
+
+/* A conversation on the terminal; otherwise one answer. */
+static bool converses(const run_options *o, bool have_prompt)
+{
+    return !have_prompt || (wants_chat(o) && !o->single_turn && !o->json && cli_is_terminal(STDIN_FILENO));
+}
+
+/* What only one answer can have. -1: fine. */
+static int check_usage(const run_options *o, bool have_prompt)
+{
+    const struct { bool given; const char *flag; } once[] = {
+        {o->json, "--json"}, {o->single_turn, "-st, --single-turn"}, {o->echo, "--echo"},
+        {o->sampling.logprobs > 0, "--logprobs"}};
+    for (int i = 0; i < 4 && converses(o, have_prompt); i++) {
+        if (!once[i].given) continue;
+        if (have_prompt) return cli_usage("run", "%s: not in a conversation (-st: answer the prompt and end)", once[i].flag);
+        return cli_usage("run", "%s: needs a prompt (-p, -f or stdin)", once[i].flag);
+    }
+    return -1;
+}
+
 static int open_and_run(runner *r, bool have_prompt)
 {
     const run_options *o = r->o;
     hearth_error error = {0};
-    bool wants_chat = o->chat || o->single_turn || o->system || o->chat_template;
     int code = cli_engine_open("run", &o->engine, &r->engine, &r->info);
     if (code >= 0) return code;
-    if ((wants_chat || !have_prompt) && !can_chat(r, &error)) {
-        if (wants_chat) return cli_fail("run", "%s", error.text);
+    if ((wants_chat(o) || !have_prompt) && !can_chat(r, &error)) {
+        if (wants_chat(o)) return cli_fail("run", "%s", error.text);
         return cli_usage("run", "no prompt: give -p TEXT, -f FILE or stdin (%s)", error.text);
     }
     code = cli_sampler_open("run", &o->sampling, r->engine, &r->sampler, &r->seed);
@@ -252,8 +273,7 @@ static int open_and_run(runner *r, bool have_prompt)
         return cli_fail("run", "%s", error.text);
     cli_interrupt_begin(r->engine);
     cli_prefill_begin(&r->prefill, r->engine, o->engine.quiet);
-    bool terminal = cli_is_terminal(STDIN_FILENO);
-    code = !have_prompt || (wants_chat && !o->single_turn && terminal) ? chat(r) : one_shot(r, wants_chat);
+    code = converses(o, have_prompt) ? chat(r) : one_shot(r, wants_chat(o));
     cli_interrupt_end();
     return code;
 }
@@ -266,9 +286,9 @@ static int run(int argc, char **argv)
     runner r = {.o = &o};
     code = o.engine.model ? cli_input_read("run", &o.input, true, &r.prompt)
                           : cli_usage("run", "-m, --model: no model given");
-    if (code == CLI_NO_INPUT && o.json) code = cli_usage("run", "--json: needs a prompt (-p, -f or stdin)");
-    if (code == CLI_NO_INPUT && o.single_turn) code = cli_usage("run", "-st, --single-turn: needs a prompt");
-    if (code < 0) code = open_and_run(&r, code != CLI_NO_INPUT);
+    bool have_prompt = code != CLI_NO_INPUT;
+    if (code < 0) code = check_usage(&o, have_prompt);
+    if (code < 0) code = open_and_run(&r, have_prompt);
     hearth_sampler_close(&r.sampler);
     hearth_session_close(&r.session);
     hearth_engine_close(&r.engine);

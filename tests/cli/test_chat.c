@@ -141,6 +141,26 @@ Test(chat, one_turn_and_unknown_template, .init = find_model)
     spawned_free(&s);
 }
 
+/* One object is one answer, on a terminal too; what a conversation cannot show is refused there. */
+Test(chat, json_on_a_terminal_is_one_answer, .init = find_model)
+{
+    NEED_MODEL();
+    terminal t;
+    cr_assert(terminal_open(&t, (const char *const[]){"run", "-m", model, "--chat-template", "chatml", "-p", "Who art thou?",
+                                                      "-n", "4", "--temp", "0", "--ignore-eos", "--json", "-q", NULL}));
+    EXPECT(&t, "\"finish_reason\":");
+    EXPECT(&t, "}\r\n");
+    cr_assert_eq(terminal_close(&t), 0);
+    static const char *const once[][2] = {{"--echo", NULL}, {"--logprobs", "2"}};
+    for (int i = 0; i < 2; i++) {
+        cr_assert(terminal_open(&t, (const char *const[]){"run", "-m", model, "--chat-template", "chatml", "-p", "x",
+                                                          once[i][0], once[i][1], NULL}));
+        EXPECT(&t, once[i][0]);
+        EXPECT(&t, "-st");
+        cr_assert_eq(terminal_close(&t), 2);
+    }
+}
+
 /* Progress is for terminals: of a prompt in several passes, and of a batch job. */
 Test(chat, progress_on_a_terminal, .init = find_model)
 {
