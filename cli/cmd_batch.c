@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #define AT(field) offsetof(cli_batch_options, field)
 static const cli_option job_table[] = {
@@ -215,14 +214,6 @@ static int go(cli_batch *b)
 
 /* ---- the command ---------------------------------------------------------------------------------------------- */
 
-static bool is_same_file(const char *read, const char *written)
-{
-    struct stat a, b;
-    if (!read || !written || strcmp(written, "-") == 0) return false;
-    if ((strcmp(read, "-") == 0 ? fstat(STDIN_FILENO, &a) : stat(read, &a)) < 0 || stat(written, &b) < 0) return false;
-    return S_ISREG(b.st_mode) && a.st_ino == b.st_ino && a.st_dev == b.st_dev;
-}
-
 static const char *split_path(const char *path, struct stat *folder, bool *found)
 {
     const char *slash = strrchr(path, '/');
@@ -265,7 +256,7 @@ static int check_results(const cli_batch_options *o)
         cli_text_add(&name, ends[i], strlen(ends[i]));
         for (size_t k = 0; k < sizeof others / sizeof *others && code < 0; k++)
             if (others[k].path && strcmp(others[k].path, "-") != 0 &&
-                (is_same_file(others[k].path, name.data) || is_same_place(others[k].path, name.data)))
+                (cli_is_same_file(others[k].path, name.data) || is_same_place(others[k].path, name.data)))
                 code = cli_usage("batch", "%s: that is the file for %s", others[k].flag, i ? "the journal" : "the results");
         cli_text_free(&name);
     }
@@ -277,8 +268,9 @@ static int check_files(const cli_batch_options *o)
 {
     const struct { const char *flag, *path; } written[] = {{"-o, --output", o->output}, {"--summary", o->summary}};
     for (int i = 0; i < 2; i++) {
-        if (is_same_file(o->input, written[i].path)) return cli_usage("batch", "%s: that is the job file", written[i].flag);
-        if (is_same_file(o->engine.model, written[i].path)) return cli_usage("batch", "%s: that is the model", written[i].flag);
+        if (cli_is_same_file(o->input, written[i].path)) return cli_usage("batch", "%s: that is the job file", written[i].flag);
+        if (cli_is_same_file(o->engine.model, written[i].path))
+            return cli_usage("batch", "%s: that is the model", written[i].flag);
     }
     return o->output && strcmp(o->output, "-") != 0 ? check_results(o) : -1;
 }

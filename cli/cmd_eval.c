@@ -1,5 +1,6 @@
 /* hearth eval: perplexity of a text, and how far one setting or model is from another, token by token. */
 #include "cli/eval.h"
+#include "cli/files.h"
 #include "cli/options.h"
 #include "cli/report.h"
 
@@ -382,12 +383,25 @@ static int evaluate(eval *e, const cli_text *text)
     return CLI_OK;
 }
 
+/* --dump overwrites: never what is measured. */
+static int check_dump(const eval_options *o)
+{
+    const char *text = o->input.prompt ? NULL : o->input.file ? o->input.file : "-";
+    const struct { const char *what, *path; } read[] = {{"model", o->engine.model}, {"model of --against", o->against},
+                                                        {"text", text}};
+    for (int i = 0; i < 3; i++)
+        if (cli_is_same_file(read[i].path, o->dump)) return cli_usage("eval", "--dump: %s is the %s", o->dump, read[i].what);
+    return -1;
+}
+
 static int run(int argc, char **argv)
 {
     eval_options o = {.engine = CLI_ENGINE_DEFAULTS, .windows = "reference", .pass = "prompt"};
     int code = cli_parse(&cli_command_eval, argc, argv, &o);
     if (code >= 0) return code;
     if (!o.engine.model) return cli_usage("eval", "-m, --model: no model given");
+    code = check_dump(&o);
+    if (code >= 0) return code;
     eval e = {.o = &o};
     cli_text text = {0};
     code = cli_input_read("eval", &o.input, false, &text);

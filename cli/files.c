@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 int cli_error(hearth_error *error, int code, const char *format, ...)
@@ -22,6 +23,14 @@ int cli_error(hearth_error *error, int code, const char *format, ...)
 int cli_file_error(hearth_error *error, const char *name, int code)
 {
     return cli_error(error, code, "%s: %s", name, strerror(code));
+}
+
+bool cli_is_same_file(const char *read, const char *written)
+{
+    struct stat a, b;
+    if (!read || !written || strcmp(written, "-") == 0) return false;
+    if ((strcmp(read, "-") == 0 ? fstat(STDIN_FILENO, &a) : stat(read, &a)) < 0 || stat(written, &b) < 0) return false;
+    return S_ISREG(b.st_mode) && a.st_ino == b.st_ino && a.st_dev == b.st_dev;
 }
 
 int cli_nameless_file(hearth_error *error)

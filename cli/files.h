@@ -8,6 +8,9 @@
 int cli_file_error(hearth_error *error, const char *name, int code);
 int cli_error(hearth_error *error, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
+/* Would writing `written` overwrite what is read? "-" is stdin, or stdout, which overwrites nothing. NULL: no file. */
+bool cli_is_same_file(const char *read, const char *written);
+
 /* A file without a name below $TMPDIR or /tmp; its descriptor, or a negative errno. */
 int cli_nameless_file(hearth_error *error);
 /* All bytes, or a negative errno. At the descriptor's place, or at `at`. */

@@ -240,6 +240,30 @@ Test(tools, comparison_of_a_setting_with_itself_and_another, .init = find_data)
     spawned_free(&s);
 }
 
+Test(tools, a_dump_overwrites_nothing_that_is_read)
+{
+    char folder[TEST_PATH_MAX], path[TEST_PATH_MAX + 16], byte[2] = "";
+    test_temp_dir(folder);
+    snprintf(path, sizeof path, "%s/needed", folder);
+    FILE *file = fopen(path, "w");
+    cr_assert(file && fputs("x", file) >= 0 && fclose(file) == 0);
+    const char *const arguments[][10] = {
+        {"eval", "-m", path, "-p", "x", "--dump", path},
+        {"eval", "-m", "m", "-f", path, "--dump", path},
+        {"eval", "-m", "m", "-p", "x", "--against", path, "--dump", path},
+    };
+    for (int i = 0; i < 3; i++) {
+        spawned s = test_hearth_full(arguments[i], NULL, NULL);
+        cr_expect_eq(s.code, 2, "%d: exit code %d", i, s.code);
+        cr_expect(strstr(s.err, "--dump") && strstr(s.err, path), "%s", s.err);
+        spawned_free(&s);
+    }
+    file = fopen(path, "r");
+    cr_assert(file && fread(byte, 1, 1, file) == 1 && fclose(file) == 0);
+    cr_assert_str_eq(byte, "x");
+    test_temp_remove(folder);
+}
+
 /* Weights that are no numbers give logits that are none, which JSON cannot spell. */
 Test(tools, a_dump_of_broken_weights_is_json, .init = find_data)
 {
