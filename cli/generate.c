@@ -61,6 +61,8 @@ static bool parse_bias(const char *text, int32_t vocab_size, struct hearth_logit
     return true;
 }
 
+float cli_share(float p) { return p > 0 ? p : 1e-9f; }
+
 int cli_sampler_options(const char *command, const cli_sampling_options *o, const hearth_vocab *vocab,
                         hearth_sampler_options *out)
 {
@@ -81,7 +83,8 @@ int cli_sampler_options(const char *command, const cli_sampling_options *o, cons
     *out = (hearth_sampler_options){
         .logit_bias = bias, .n_logit_bias = n, .repeat_penalty = o->repeat_penalty,
         .frequency_penalty = o->frequency_penalty, .presence_penalty = o->presence_penalty,
-        .penalty_last_n = o->repeat_last_n, .top_k = o->top_k, .typical_p = o->typical, .top_p = o->top_p,
+        .penalty_last_n = o->repeat_last_n, .top_k = o->top_k, .typical_p = cli_share(o->typical),
+        .top_p = cli_share(o->top_p),
         .min_p = o->min_p, .temperature = o->temperature, .seed = o->seed.value, .logprobs = o->logprobs,
     };
     if (o->repeat_last_n == 0) /* hearth.h: 0 is the default there; here it means looking back at nothing */

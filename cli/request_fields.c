@@ -4,6 +4,8 @@
  * A field that is not in the table is refused: it may be a slip of the pen for one that is. */
 #include "cli/request_fields.h"
 
+#include "cli/generate.h"
+
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
@@ -184,7 +186,6 @@ static int take_repeat(taker *t, const cJSON *v)
 static int take_temperature(taker *t, const cJSON *v) { return take_number(t, v, 0, 1000, &t->r->sampler.temperature); }
 static int take_top_k(taker *t, const cJSON *v) { return take_whole(t, v, 0, 1 << 24, &t->r->sampler.top_k); }
 static int take_min_p(taker *t, const cJSON *v) { return take_number(t, v, 0, 1, &t->r->sampler.min_p); }
-static int take_typical(taker *t, const cJSON *v) { return take_number(t, v, 0, 1, &t->r->sampler.typical_p); }
 static int take_frequency(taker *t, const cJSON *v) { return take_number(t, v, -1000, 1000, &t->r->sampler.frequency_penalty); }
 static int take_presence(taker *t, const cJSON *v) { return take_number(t, v, -1000, 1000, &t->r->sampler.presence_penalty); }
 static int take_n(taker *t, const cJSON *v) { return take_whole(t, v, 1, CLI_MAX_CHOICES, &t->r->n); }
@@ -192,13 +193,15 @@ static int take_best_of(taker *t, const cJSON *v) { return take_whole(t, v, 1, C
 static int take_ignore_eos(taker *t, const cJSON *v) { return take_bool(t, v, &t->r->ignore_end); }
 static int take_top_logprobs(taker *t, const cJSON *v) { return take_whole(t, v, 0, 20, &t->top_logprobs); }
 
-static int take_top_p(taker *t, const cJSON *v)
+static int take_share(taker *t, const cJSON *v, float *out)
 {
-    int rc = take_number(t, v, 0, 1, &t->r->sampler.top_p);
-    /* 0 is the likeliest token alone; hearth.h would take it for off. */
-    if (rc == 0 && t->r->sampler.top_p <= 0) t->r->sampler.top_p = 1e-9f;
+    int rc = take_number(t, v, 0, 1, out);
+    if (rc == 0) *out = cli_share(*out);
     return rc;
 }
+
+static int take_top_p(taker *t, const cJSON *v) { return take_share(t, v, &t->r->sampler.top_p); }
+static int take_typical(taker *t, const cJSON *v) { return take_share(t, v, &t->r->sampler.typical_p); }
 
 static int take_seed(taker *t, const cJSON *v)
 {

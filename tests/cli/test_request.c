@@ -35,6 +35,17 @@ static int parse(cli_request *r, char *line, cli_refusal *why)
     return cli_request_parse(r, &all, line, strlen(line), why);
 }
 
+/* hearth.h's 0 is off: the smallest share is not. */
+Test(request, no_share_is_one_token)
+{
+    cli_request r;
+    cli_refusal why;
+    cr_assert_eq(parse(&r, line_of("plain", "\"top_p\":0,\"typical_p\":0"), &why), 0, "%s", why.text);
+    cr_assert(r.sampler.top_p > 0 && r.sampler.top_p < 1e-6f);
+    cr_assert(r.sampler.typical_p > 0 && r.sampler.typical_p < 1e-6f);
+    cli_request_free(&r);
+}
+
 Test(request, all_fields_of_a_completion)
 {
     cli_request r;

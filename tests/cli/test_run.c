@@ -133,6 +133,27 @@ Test(run, same_seed_same_text, .init = find_model)
     spawned_free(&c);
 }
 
+/* Nothing of the probability: one token is left, the seed draws nothing. */
+Test(run, no_share_of_the_probability_is_one_token, .init = find_model)
+{
+    NEED_MODEL();
+    static const char *const flags[] = {"--top-p", "--typical"};
+    for (int i = 0; i < 2; i++) {
+        spawned a = test_hearth(NULL, "run", "-m", model, "-p", prompt, "-n", "24", "-s", "1", "-q", flags[i], "0");
+        spawned b = test_hearth(NULL, "run", "-m", model, "-p", prompt, "-n", "24", "-s", "2", "-q", flags[i], "0");
+        cr_assert_eq(a.code, 0, "%s", a.err);
+        cr_assert(a.out_size > 20);
+        cr_expect_str_eq(a.out, b.out, "%s", flags[i]);
+        spawned_free(&a);
+        spawned_free(&b);
+    }
+    spawned s = test_hearth(NULL, "run", "-m", model, "-p", prompt, "-n", "32", "-q", "--act", "f32", "--top-p", "0",
+                            "--repeat-penalty", "1");
+    cr_assert_eq(s.code, 0, "%s", s.err);
+    cr_expect(strncmp(s.out, greedy, sizeof greedy - 1) == 0, "%s", s.out);
+    spawned_free(&s);
+}
+
 Test(run, the_highest_seed_is_a_seed, .init = find_model)
 {
     NEED_MODEL();
