@@ -40,6 +40,9 @@ void cli_unescape(cli_text *text);
 int cli_encode(const hearth_vocab *vocab, const char *text, size_t bytes, unsigned flags, int32_t **ids, int64_t *n,
                hearth_error *error);
 
+/* A token's own bytes, those that it adds behind another one: n of them, in the buffer. */
+enum { CLI_TOKEN_BYTES = 4096 };
+const char *cli_token_bytes(const hearth_vocab *vocab, int32_t id, char buffer[CLI_TOKEN_BYTES], size_t *n);
 /* Adds a token's own bytes in quotes, fit for a line: control characters and halves of characters are spelled out. */
 void cli_piece(const hearth_vocab *vocab, int32_t id, cli_text *out);
 /* The length of the well-formed UTF-8 character at s[0, n), n >= 1; 0: it is none. */

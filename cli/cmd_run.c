@@ -79,11 +79,12 @@ static int show_nothing(void *user, const char *bytes, size_t n)
 
 static cJSON *token_json(const hearth_vocab *vocab, int32_t id, float logprob)
 {
-    char piece[1024];
-    int64_t n = hearth_decode(vocab, &id, 1, true, piece, sizeof piece);
+    char buffer[CLI_TOKEN_BYTES];
+    size_t n;
+    const char *piece = cli_token_bytes(vocab, id, buffer, &n);
     cJSON *j = cJSON_CreateObject();
     cJSON_AddNumberToObject(j, "id", id);
-    cJSON_AddItemToObject(j, "text", cli_json_string(piece, n < 0 ? 0 : n > 1024 ? 1024 : (size_t)n));
+    cJSON_AddItemToObject(j, "text", cli_json_string(piece, n));
     if (isfinite(logprob)) cJSON_AddNumberToObject(j, "logprob", logprob);
     else cJSON_AddNullToObject(j, "logprob");
     return j;

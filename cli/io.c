@@ -176,16 +176,22 @@ size_t cli_character(const char *bytes, size_t n)
     return length;
 }
 
-void cli_piece(const hearth_vocab *vocab, int32_t id, cli_text *out)
+const char *cli_token_bytes(const hearth_vocab *vocab, int32_t id, char buffer[CLI_TOKEN_BYTES], size_t *n)
 {
     /* Decoding drops a blank that encoding added in front of a text, so a token's own bytes are those that it adds
      * behind another one. */
-    char buffer[4096];
-    int64_t once = hearth_decode(vocab, &id, 1, true, buffer, sizeof buffer);
-    int64_t twice = hearth_decode(vocab, (int32_t[]){id, id}, 2, true, buffer, sizeof buffer);
-    if (once < 0 || twice < once || twice > (int64_t)sizeof buffer) once = twice = 0;
-    const char *piece = buffer + once;
-    size_t n = (size_t)(twice - once);
+    int64_t once = hearth_decode(vocab, &id, 1, true, buffer, CLI_TOKEN_BYTES);
+    int64_t twice = hearth_decode(vocab, (int32_t[]){id, id}, 2, true, buffer, CLI_TOKEN_BYTES);
+    if (once < 0 || twice < once || twice > CLI_TOKEN_BYTES) once = twice = 0;
+    *n = (size_t)(twice - once);
+    return buffer + once;
+}
+
+void cli_piece(const hearth_vocab *vocab, int32_t id, cli_text *out)
+{
+    char buffer[CLI_TOKEN_BYTES];
+    size_t n;
+    const char *piece = cli_token_bytes(vocab, id, buffer, &n);
     cli_text_add(out, "'", 1);
     for (size_t i = 0; i < n;) {
         unsigned char c = (unsigned char)piece[i];

@@ -47,18 +47,6 @@ static void add_string(cli_text *out, const char *text)
 
 /* ---- log-probabilities ---------------------------------------------------------------------------------------- */
 
-enum { PIECE = 4096 };
-
-/* A token's own bytes: those that it adds behind another one, since decoding drops a blank in front of a text. */
-static const char *piece_of(const hearth_vocab *vocab, int32_t id, char buffer[PIECE], size_t *n)
-{
-    int64_t once = hearth_decode(vocab, &id, 1, true, buffer, PIECE);
-    int64_t twice = hearth_decode(vocab, (int32_t[]){id, id}, 2, true, buffer, PIECE);
-    if (once < 0 || twice < once || twice > PIECE) once = twice = 0;
-    *n = (size_t)(twice - once);
-    return buffer + once;
-}
-
 static void add_logprob(cli_text *out, float logprob)
 {
     if (isfinite(logprob)) add_format(out, "%.9g", (double)logprob);
@@ -67,9 +55,9 @@ static void add_logprob(cli_text *out, float logprob)
 
 static void add_token(cli_text *out, const hearth_vocab *vocab, int32_t id, float logprob)
 {
-    char buffer[PIECE];
+    char buffer[CLI_TOKEN_BYTES];
     size_t n;
-    const char *piece = piece_of(vocab, id, buffer, &n);
+    const char *piece = cli_token_bytes(vocab, id, buffer, &n);
     add(out, "{\"token\":");
     cli_json_text(out, piece, n);
     add(out, ",\"logprob\":");
@@ -81,10 +69,10 @@ static void add_token(cli_text *out, const hearth_vocab *vocab, int32_t id, floa
 
 /* What token i adds to an answer's text: one that does not continue its prompt begins without the blank of its first
  * token. */
-static const char *text_of(const cli_answer *a, int32_t i, const hearth_vocab *vocab, char buffer[PIECE], size_t *n)
+static const char *text_of(const cli_answer *a, int32_t i, const hearth_vocab *vocab, char buffer[CLI_TOKEN_BYTES], size_t *n)
 {
     int32_t id = a->sampled[i].id;
-    const char *piece = piece_of(vocab, id, buffer, n);
+    const char *piece = cli_token_bytes(vocab, id, buffer, n);
     size_t shown = i == 0 && !a->continues ? (size_t)hearth_decode(vocab, &id, 1, true, NULL, 0) : *n;
     if (shown >= *n) return piece;
     piece += *n - shown;
@@ -99,7 +87,7 @@ static int32_t shown_tokens(const cli_answer *a, const hearth_vocab *vocab)
     if (a->finish != HEARTH_FINISH_STOP) return a->n;
     size_t at = 0;
     for (int32_t i = 0; i < a->n; i++) {
-        char buffer[PIECE];
+        char buffer[CLI_TOKEN_BYTES];
         size_t n;
         if (at >= a->text.size) return i;
         text_of(a, i, vocab, buffer, &n);
@@ -130,9 +118,9 @@ static void add_chat_logprobs(cli_text *out, const cli_answer *a, const hearth_v
 static void add_pieces(cli_text *out, const cli_answer *a, int32_t n, const hearth_vocab *vocab)
 {
     for (int32_t i = 0; i < n; i++) {
-        char buffer[PIECE];
+        char buffer[CLI_TOKEN_BYTES];
         size_t bytes;
-        const char *piece = piece_of(vocab, a->sampled[i].id, buffer, &bytes);
+        const char *piece = cli_token_bytes(vocab, a->sampled[i].id, buffer, &bytes);
         if (i) add(out, ",");
         cli_json_text(out, piece, bytes);
     }
@@ -144,9 +132,9 @@ static void add_top_map(cli_text *out, const hearth_sampled *s, const hearth_voc
     cli_text names[20] = {0};
     add(out, "{");
     for (int k = 0; k < s->n_top && k < 20; k++) {
-        char buffer[PIECE];
+        char buffer[CLI_TOKEN_BYTES];
         size_t bytes;
-        const char *piece = piece_of(vocab, s->top[k].id, buffer, &bytes);
+        const char *piece = cli_token_bytes(vocab, s->top[k].id, buffer, &bytes);
         cli_json_text(&names[k], piece, bytes);
         bool twice = false;
         for (int i = 0; i < k; i++) twice |= strcmp(names[i].data, names[k].data) == 0;
@@ -178,7 +166,7 @@ static void add_plain_logprobs(cli_text *out, const cli_answer *a, const hearth_
     add(out, "],\"text_offset\":[");
     size_t characters = 0;
     for (int32_t i = 0; i < n; i++) {
-        char buffer[PIECE];
+        char buffer[CLI_TOKEN_BYTES];
         size_t bytes;
         const char *piece = text_of(a, i, vocab, buffer, &bytes);
         add_format(out, i ? ",%zu" : "%zu", characters);

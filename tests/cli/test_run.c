@@ -225,8 +225,10 @@ Test(run, json_has_text_tokens_and_logprobs, .init = find_model)
     cJSON *tokens = cJSON_GetObjectItem(j, "tokens"), *token;
     cr_assert_eq(cJSON_GetArraySize(tokens), 32);
     cr_assert_eq(cJSON_GetNumberValue(cJSON_GetObjectItem(cJSON_GetArrayItem(tokens, 0), "id")), 271);
+    char whole[sizeof greedy] = "";
     cJSON_ArrayForEach(token, tokens)
     {
+        strncat(whole, cJSON_GetStringValue(cJSON_GetObjectItem(token, "text")), sizeof whole - strlen(whole) - 1);
         cJSON *top = cJSON_GetObjectItem(token, "top"), *first = cJSON_GetArrayItem(top, 0);
         cr_assert_eq(cJSON_GetArraySize(top), 3);
         /* Greedy: the chosen one is the likeliest. */
@@ -235,6 +237,7 @@ Test(run, json_has_text_tokens_and_logprobs, .init = find_model)
         cr_assert_float_eq(cJSON_GetNumberValue(cJSON_GetObjectItem(first, "logprob")),
                            cJSON_GetNumberValue(cJSON_GetObjectItem(token, "logprob")), 1e-6);
     }
+    cr_expect_str_eq(whole, greedy, "the tokens' texts are not the text");
     cJSON_Delete(j);
     spawned_free(&s);
 }
