@@ -117,17 +117,13 @@ void cli_chat_answer(cli_chat *c, const int32_t *prompt, int64_t n_prompt, const
     hearth_error error = {0};
     cli_text_free(&c->told);
     c->n_ids = 0;
-    /* Remembered only as far as the ids are the text: a stop string cut off leaves tokens that were never shown. */
-    if (render(c, &c->told, &error) == 0) {
-        char none[1];
-        int64_t bytes = hearth_decode(c->vocab, answer->ids, answer->n, false, none, 0);
+    /* Not with a stop string, which leaves tokens that were never shown: the ids are not the text then. */
+    if (answer->finish != HEARTH_FINISH_STOP && render(c, &c->told, &error) == 0) {
         cli_text_add(&c->told, answer->text.data, answer->text.size);
-        if (bytes >= 0 && (size_t)bytes <= answer->text.size + 1) {
-            c->n_ids = n_prompt + answer->n;
-            c->ids = cli_realloc(c->ids, (size_t)c->n_ids, sizeof *c->ids);
-            memcpy(c->ids, prompt, (size_t)n_prompt * sizeof *c->ids);
-            if (answer->n) memcpy(c->ids + n_prompt, answer->ids, (size_t)answer->n * sizeof *c->ids);
-        }
+        c->n_ids = n_prompt + answer->n;
+        c->ids = cli_realloc(c->ids, (size_t)c->n_ids, sizeof *c->ids);
+        memcpy(c->ids, prompt, (size_t)n_prompt * sizeof *c->ids);
+        if (answer->n) memcpy(c->ids + n_prompt, answer->ids, (size_t)answer->n * sizeof *c->ids);
     }
     cli_chat_add(c, "assistant", answer->text.data);
 }

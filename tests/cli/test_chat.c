@@ -1,11 +1,13 @@
 /* The chat on a pseudo-terminal: commands, several turns, Ctrl-C, leaving. The small model has no chat template and
  * talks King James, which is enough to see what the terminal does. */
+#include "cli/chat.h"
 #include "core/model/chat.h"
 #include "tests/support/data.h"
 #include "tests/support/harness.h"
 #include "tests/support/spawn.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static char model[TEST_PATH_MAX];
@@ -139,6 +141,33 @@ Test(chat, one_turn_and_unknown_template, .init = find_model)
     s = test_hearth(NULL, "run", "-m", model, "--chat", "-p", "hello");
     cr_assert_eq(s.code, 1, "a model without a template: %s", s.out);
     spawned_free(&s);
+}
+
+/* What was cut off with a stop string, be it one byte, is not what the model said: its ids are not gone on from. */
+Test(chat, a_stop_string_leaves_the_context, .init = find_model)
+{
+    if (!model[0]) cr_skip_test("no models/kjv-relu-7m/kjv-relu-7m-q4.gguf");
+    hearth_vocab *vocab;
+    hearth_error error = {0};
+    cr_assert_eq(hearth_vocab_open(&vocab, model, &error), 0, "%s", error.text);
+    static const hearth_finish finish[] = {HEARTH_FINISH_LENGTH, HEARTH_FINISH_STOP};
+    for (int i = 0; i < 2; i++) {
+        cli_chat c = {.vocab = vocab, .format = "chatml"};
+        cli_generation g = {.finish = finish[i]};
+        int32_t *prompt;
+        int64_t n;
+        cli_chat_add(&c, "user", "Who art thou?");
+        cr_assert_eq(cli_chat_prompt(&c, &prompt, &n, &error), 0, "%s", error.text);
+        cr_assert_eq(cli_encode(vocab, "I am he.", 8, 0, &g.ids, &g.n, &error), 0, "%s", error.text);
+        cli_text_add(&g.text, "I am he.", i ? 7 : 8);
+        cli_chat_answer(&c, prompt, n, &g);
+        cr_expect_eq(c.n_ids, i ? 0 : n + g.n, "%lld ids", (long long)c.n_ids);
+        cr_expect_str_eq(c.message[1].content, i ? "I am he" : "I am he.");
+        free(prompt);
+        cli_chat_free(&c);
+        cli_generation_free(&g);
+    }
+    hearth_vocab_close(&vocab);
 }
 
 /* One object is one answer, on a terminal too; what a conversation cannot show is refused there. */
