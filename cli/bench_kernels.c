@@ -8,7 +8,7 @@
 
 #define ALL_TYPES "f32,f16,bf16,q8_0,q4_0,q4_1,q5_0,q5_1,q2_k,q3_k,q4_k,q5_k,q6_k,iq4_nl,iq4_xs"
 
-enum { MAX_WORDS = CLI_BENCH_LIST };
+enum { MAX_WORDS = CLI_BENCH_LIST, DEFAULT_SIDE = 4096 };
 typedef struct words { char text[1024]; char *word[MAX_WORDS]; int n; } words;
 
 static int split(const char *flag, const char *list, words *out)
@@ -47,10 +47,25 @@ typedef struct plan {
     int n_threads, n_columns;
 } plan;
 
+/* Leaves out the levels above --isa's; others that are none stay, to be named by who looks for them. */
+static int leave_levels_out(const char *isa, words *levels)
+{
+    static const char *const all[] = {"avx512", "avx2", "ref"}; /* from the highest */
+    int n = 0;
+    for (int i = 0; i < levels->n; i++) {
+        bool above = false;
+        for (int k = 0; k < 3 && strcmp(all[k], isa) != 0; k++) above |= strcmp(levels->word[i], all[k]) == 0;
+        if (!above) levels->word[n++] = levels->word[i];
+    }
+    levels->n = n;
+    return n ? -1 : cli_usage("bench", "--levels: all are above --isa %s", isa);
+}
+
 static int make_plan(const cli_bench_options *o, plan *p)
 {
     int code = split("--types", o->types ? o->types : ALL_TYPES, &p->types);
     if (code < 0) code = split("--levels", o->levels ? o->levels : "ref,avx2,avx512", &p->levels);
+    if (code < 0 && o->engine.isa) code = leave_levels_out(o->engine.isa, &p->levels);
     if (code < 0)
         code = cli_bench_numbers("--columns", o->columns ? o->columns : "1,4,64", 4096, p->columns, &p->n_columns);
     if (code >= 0) return code;
@@ -101,7 +116,8 @@ static int measure(const cli_bench_options *o, const plan *p, int32_t threads, c
             for (int c = 0; c < p->n_columns; c++) {
                 hearth_error error = {0};
                 hearth_kernel_bench k = {.type = p->types.word[t], .isa = p->levels.word[l], .threads = threads,
-                                         .columns = p->columns[c], .rows = o->rows, .cols = o->cols,
+                                         .columns = p->columns[c], .rows = o->rows ? o->rows : DEFAULT_SIDE,
+                                         .cols = o->cols ? o->cols : DEFAULT_SIDE,
                                          .repeats = o->repeats, .activations = o->engine.act,
                                          .woven = !o->plain};
                 int rc = hearth_bench_kernel(&k, &error);

@@ -288,14 +288,26 @@ static int bench_model(const cli_bench_options *options)
     return code;
 }
 
+/* What says how kernels are measured says nothing about a model. */
+static int check_model_usage(const cli_bench_options *o)
+{
+    const struct { bool given; const char *flag; } kernels[] = {
+        {o->types, "--types"}, {o->levels, "--levels"}, {o->thread_counts, "--thread-counts"}, {o->columns, "--columns"},
+        {o->plain, "--plain"}, {o->rows, "--rows"}, {o->cols, "--cols"}};
+    for (size_t i = 0; i < sizeof kernels / sizeof *kernels; i++)
+        if (kernels[i].given) return cli_usage("bench", "%s: only with --kernels", kernels[i].flag);
+    return -1;
+}
+
 static int run(int argc, char **argv)
 {
-    cli_bench_options o = {.engine = CLI_ENGINE_DEFAULTS, .prompt = 512, .generate = 128, .depth = 1, .repeats = 5,
-                           .rows = 4096, .cols = 4096};
+    cli_bench_options o = {.engine = CLI_ENGINE_DEFAULTS, .prompt = 512, .generate = 128, .depth = 1, .repeats = 5};
     int code = cli_parse(&cli_command_bench, argc, argv, &o);
     if (code >= 0) return code;
     if (o.depth < 1) o.depth = 1; /* something has to be there to go on from */
-    return o.kernels ? cli_bench_kernels(&o) : bench_model(&o);
+    if (o.kernels) return cli_bench_kernels(&o);
+    code = check_model_usage(&o);
+    return code >= 0 ? code : bench_model(&o);
 }
 
 const cli_command cli_command_bench = {

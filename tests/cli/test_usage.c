@@ -107,6 +107,10 @@ Test(usage, wrong_arguments_are_named)
         {{"bench", "--kernels", "--columns", "0"}, {"--columns", "0"}},
         {{"bench", "-m", "m", "-np", "1,257"}, {"--parallel", "257"}},
         {{"bench", "--kernels", "--thread-counts", "1,x"}, {"--thread-counts", "'x'"}},
+        {{"bench", "--kernels", "--levels", "avx2,avx512", "--isa", "ref"}, {"--levels", "--isa ref"}},
+        {{"bench", "-m", "m", "--types", "q4_0"}, {"--types", "--kernels"}},
+        {{"bench", "-m", "m", "--plain"}, {"--plain", "--kernels"}},
+        {{"bench", "-m", "m", "--cols", "4096"}, {"--cols", "--kernels"}},
         {{"eval", "-f", "x"}, {"--model"}},
         {{"eval", "-m", "m", "--windows", "doors"}, {"--windows", "'doors'"}},
         {{"eval", "--window", "1"}, {"--window", "1"}},
@@ -163,6 +167,16 @@ Test(usage, environment_is_read_and_named)
     s = test_hearth_full((const char *const[]){"run", "-p", "x", "-m", "/nowhere/given.gguf", NULL}, NULL, model);
     cr_assert_eq(s.code, 1);
     cr_assert(strstr(s.err, "given.gguf") && !strstr(s.err, "from-environment"), "%s", s.err);
+    spawned_free(&s);
+}
+
+/* --isa is the highest level that is measured. */
+Test(usage, kernels_are_measured_up_to_a_level)
+{
+    spawned s = test_hearth(NULL, "bench", "--kernels", "--isa", "ref", "--types", "q4_0", "--columns", "1", "--thread-counts",
+                            "1", "--rows", "16", "--cols", "256", "-r", "1");
+    cr_assert_eq(s.code, 0, "%s", s.err);
+    cr_assert(strstr(s.out, " ref ") && !strstr(s.out, "avx"), "%s", s.out);
     spawned_free(&s);
 }
 
