@@ -27,7 +27,7 @@ static const cli_option eval_table[] = {
      .help = "reference: consecutive windows with BOS in front, every token scored (default); llama: as llama.cpp's "
      "perplexity does, the first half of each window only being context"},
     {.name = "window", .kind = CLI_INT, .value = "N", .at = AT(window), .min = 2, .max = 1 << 20,
-     .help = "tokens of a window; default 255 (reference), or -c or 512 (llama)"},
+     .help = "tokens of a window; default: what fits into -c, or 255 (reference), 512 (llama)"},
     {.name = "max-windows", .kind = CLI_INT, .value = "N", .at = AT(max_windows), .min = 1,
      .max = INT32_MAX, .help = "stop after N windows"},
     {.name = "bytes", .kind = CLI_U64, .value = "N", .at = AT(bytes), .help = "only the first N bytes of the text"},
@@ -364,9 +364,12 @@ static int evaluate(eval *e, const cli_text *text)
 {
     const eval_options *o = e->o;
     bool llama = strcmp(o->windows, "llama") == 0;
-    int32_t length = o->window ? o->window : llama ? (o->engine.context > 1 ? o->engine.context : 512) : 255;
+    int32_t context = o->engine.context, bos = !llama; /* BOS comes on top, or in place of a token */
+    int32_t length = o->window ? o->window : context ? context - bos : llama ? 512 : 255;
     hearth_error error = {0};
-    int code = open_sides(e, llama ? length : length + 1); /* BOS comes on top, or in place of a token */
+    if (length < 2 || (context && context < length + bos))
+        return cli_usage("eval", "-c, --ctx-size: %d is too small for windows of %d tokens", context, length < 2 ? 2 : length);
+    int code = open_sides(e, length + bos);
     if (code < 0) code = cut_windows(e, hearth_engine_vocab(e->a.engine), text, length, llama);
     if (code >= 0) return code;
     if (o->dump && !(e->dump = fopen(o->dump, "we")))

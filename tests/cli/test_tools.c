@@ -301,6 +301,20 @@ Test(tools, a_dump_of_broken_weights_is_json, .init = find_data)
     test_temp_remove(folder);
 }
 
+/* A window and the BOS in front of it fill the context. */
+Test(tools, windows_of_reference_fill_the_context, .init = find_data)
+{
+    NEED(model);
+    NEED(text);
+    spawned s = test_hearth(NULL, "eval", "-m", model, "-f", text, "-c", "64", "--max-windows", "1", "--json");
+    cr_assert_eq(s.code, 0, "%s", s.err);
+    cJSON *j = cJSON_Parse(s.out);
+    cr_assert_eq(number(j, "window", NULL), 63);
+    cr_assert_eq(number(j, "scored_tokens", NULL), 63);
+    cJSON_Delete(j);
+    spawned_free(&s);
+}
+
 Test(tools, windows_of_llama_score_the_second_halves, .init = find_data)
 {
     NEED(model);

@@ -114,6 +114,8 @@ Test(usage, wrong_arguments_are_named)
         {{"eval", "-f", "x"}, {"--model"}},
         {{"eval", "-m", "m", "--windows", "doors"}, {"--windows", "'doors'"}},
         {{"eval", "--window", "1"}, {"--window", "1"}},
+        {{"eval", "-m", "m", "-p", "x", "-c", "2"}, {"--ctx-size", "2"}},
+        {{"eval", "-m", "m", "-p", "x", "-c", "64", "--window", "64"}, {"--ctx-size", "windows of 64"}},
         {{"eval", "--against-act", "q3"}, {"--against-act", "'q3'"}},
         {{"inspect"}, {"FILE"}},
         {{"inspect", "a", "b"}, {"'b'"}},
