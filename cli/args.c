@@ -23,6 +23,7 @@ typedef struct parser {
     struct { const cli_option *option; size_t at; } entry[MAX_NAMES]; /* by val - LONG_BASE */
     int by_letter[128];                         /* index into entry, -1: none */
     int n_entries;
+    bool has_operand;                           /* by the option that stands for it */
 } parser;
 
 void cli_option_title(const cli_option *option, char out[96])
@@ -197,7 +198,7 @@ static int unknown_option(const parser *p, char **argv)
 
 static int take_operand(const parser *p, int argc, char **argv)
 {
-    if (optind < argc && p->command->operand) {
+    if (optind < argc && p->command->operand && !p->has_operand) {
         *(const char **)(p->options + p->command->operand_at) = argv[optind++];
     }
     if (optind < argc) return cli_usage(p->command->name, "'%s' is one argument too many", argv[optind]);
@@ -230,6 +231,7 @@ int cli_parse(const cli_command *command, int argc, char **argv, void *options)
                 ((cli_list *)(p->options + p->entry[entry].at))->n = 0;
                 fresh_list[entry] = true;
             }
+            p->has_operand |= command->operand && p->entry[entry].at == command->operand_at;
             code = store(p, o, p->entry[entry].at, title, o->kind == CLI_FLAG ? "1" : optarg);
         }
         if (code >= 0) goto done;

@@ -119,6 +119,7 @@ Test(usage, wrong_arguments_are_named)
         {{"eval", "--against-act", "q3"}, {"--against-act", "'q3'"}},
         {{"inspect"}, {"FILE"}},
         {{"inspect", "a", "b"}, {"'b'"}},
+        {{"inspect", "-m", "a", "b"}, {"'b'"}},
         {{"synth", "--shape", "7b"}, {"--output"}},
         {{"synth", "-o", "x", "--layers", "0"}, {"--layers", "0"}},
         {{"synth", "-o", "x", "--activation", "tanh"}, {"--activation", "'tanh'"}},
