@@ -108,7 +108,8 @@ static int store(const parser *p, const cli_option *o, size_t at, const char *wh
     }
     case CLI_SEED:
     case CLI_U64: {
-        unsigned long long v = strtoull(text, &end, 0);
+        bool hex = text[0] == '0' && (text[1] == 'x' || text[1] == 'X');
+        unsigned long long v = strtoull(text, &end, hex ? 16 : 10); /* 010 is ten */
         if (end == text || *end || strchr(text, '-'))
             return cli_usage(name, "%s: '%s' is not a whole number from 0 on", who, text);
         if (errno) return cli_usage(name, "%s: %s is out of range (0 to 2^64 - 1)", who, text);

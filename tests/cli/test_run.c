@@ -165,6 +165,19 @@ Test(run, the_highest_seed_is_a_seed, .init = find_model)
     }
 }
 
+/* Decimal, whatever it begins with, or hexadecimal. */
+Test(run, a_zero_in_front_makes_no_octal_number, .init = find_model)
+{
+    NEED_MODEL();
+    static const char *const seeds[][2] = {{"08", "seed 8,"}, {"010", "seed 10,"}, {"0x1F", "seed 31,"}, {"0", "seed 0,"}};
+    for (size_t i = 0; i < sizeof seeds / sizeof *seeds; i++) {
+        spawned s = test_hearth(NULL, "run", "-m", model, "-p", prompt, "-n", "1", "-s", seeds[i][0]);
+        cr_assert_eq(s.code, 0, "%s", s.err);
+        cr_expect(strstr(s.err, seeds[i][1]), "%s: %s", seeds[i][0], s.err);
+        spawned_free(&s);
+    }
+}
+
 Test(run, stops_before_a_stop_string, .init = find_model)
 {
     NEED_MODEL();
