@@ -120,7 +120,7 @@ HEARTH_API int64_t hearth_chat_encode(const hearth_vocab *vocab, const char *for
 
 typedef struct hearth_session_options {
     uint64_t id;        /* the sequence number that random draws use (seed, id, position); 0 is fine */
-    int32_t context;    /* most tokens; 0: the engine's */
+    int32_t context;    /* most tokens; 0: the engine's, or in a fork the forked session's */
 } hearth_session_options;
 
 HEARTH_API int hearth_session_open(hearth_session **out, hearth_engine *engine, const hearth_session_options *options,

@@ -46,6 +46,7 @@ int ht_session_decode(ht_session *const *sessions, const int32_t *tokens, int32_
 int ht_session_try(ht_session *s, const int32_t *tokens, int32_t n, const float **logits, double *seconds, ht_error *err);
 /* n tokens were kept; logits: after the last of them. */
 void ht_session_took(ht_session *s, int32_t n, const float *logits);
+/* context 0: that of `from`. */
 int ht_session_fork(ht_session **out, const ht_session *from, uint64_t id, int32_t context, ht_error *err);
 int ht_session_truncate(ht_session *s, int64_t n, ht_error *err);
 

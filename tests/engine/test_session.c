@@ -194,6 +194,9 @@ BOTH(forks_share_until_they_write)
     cr_assert_eq(ht_session_decode(&c, &one, 1, &err), -ENOSPC, "c was opened for 100 tokens");
     ht_session_close(&a);
     cr_assert_eq(rig.engine->kv.n_free, free_pages - 1, "a's copy is free, the rest is still shared");
+    cr_assert(ht_session_fork(&a, c, 3, 0, &err) == 0, "%s", err.text);
+    cr_assert_eq(ht_session_decode(&a, &one, 1, &err), -ENOSPC, "a fork has the context of what it is made from");
+    ht_session_close(&a);
 
     /* diverging inside of a shared full page: computed anew, without a copy of what is not kept */
     u[64] = (t[64] + 1) % V;
