@@ -298,21 +298,34 @@ static int other_binding(const cli_journal *j, const char *old, hearth_error *er
                      used ? what : "its settings differ");
 }
 
+/* 0: what is there begins as a journal, or holds zeros alone: what a power cut may leave of one that was never synced. */
+static int is_foreign(cli_journal *j, hearth_error *error)
+{
+    static const char zero[4096];
+    char buffer[sizeof zero];
+    uint64_t magic = MAGIC, at = 0;
+    int64_t got = cli_read_file_at(j->fd, buffer, sizeof buffer, 0);
+    if (got > 0 && memcmp(buffer, &magic, got < 8 ? (size_t)got : 8) == 0) return 0;
+    while (got > 0 && memcmp(buffer, zero, (size_t)got) == 0)
+        got = cli_read_file_at(j->fd, buffer, sizeof buffer, at += (uint64_t)got);
+    if (got < 0) return cli_file_error(error, j->path, (int)-got);
+    return got == 0 ? 0 : cli_error(error, EEXIST, "%s is there, and is no journal of a batch job", j->path);
+}
+
 /* Compares the head. 1: it is ours; 0: there was not even a whole one. */
 static int check_head(cli_journal *j, uint64_t size, hearth_error *error)
 {
     head h = {0};
+    int rc = is_foreign(j, error);
+    if (rc < 0) return rc;
     int64_t got = cli_read_file_at(j->fd, &h, sizeof h, 0);
     if (got < 0) return cli_file_error(error, j->path, (int)-got);
-    uint64_t magic = MAGIC;
-    if (memcmp(&h, &magic, got < 8 ? (size_t)got : 8) != 0)
-        return cli_error(error, EEXIST, "%s is there, and is no journal of a batch job", j->path);
-    if (size < sizeof h || h.binding > size - sizeof h) return 0;
+    if (size < sizeof h || h.magic == 0 || h.binding > size - sizeof h) return 0;
     if (h.format != FORMAT) return cli_error(error, EEXIST, "%.200s is of another version of hearth: --restart gives up what is done", j->path);
     char *old = memset(cli_realloc(NULL, (size_t)h.binding + 1, 1), 0, (size_t)h.binding + 1);
     got = cli_read_file_at(j->fd, old, h.binding, sizeof h);
     uint64_t sum = cli_hash64(&h.format, sizeof h - offsetof(head, format), CLI_HASH64_START);
-    int rc = 1;
+    rc = 1;
     if (got < 0) rc = cli_file_error(error, j->path, (int)-got);
     else if (cli_hash64(old, h.binding, sum) != h.checksum) rc = 0;
     else if (strcmp(old, j->binding) != 0) rc = other_binding(j, old, error);
@@ -425,15 +438,6 @@ static int check_output(cli_journal *j, hearth_error *error)
         return cli_error(error, EEXIST, "%.200s has been changed: what follows byte %llu is not known to its journal. Cut it off "
                          "there, or give up what is done by --restart", j->output, (unsigned long long)j->out_bytes);
     return ftruncate(j->out, (off_t)j->out_bytes) < 0 ? cli_file_error(error, j->output, errno) : 0;
-}
-
-static int is_foreign(cli_journal *j, hearth_error *error)
-{
-    uint64_t magic = 0;
-    int64_t got = cli_read_file_at(j->fd, &magic, sizeof magic, 0);
-    if (got > 0 && magic != MAGIC && got == sizeof magic)
-        return cli_error(error, EEXIST, "%s is there, and is no journal of a batch job", j->path);
-    return 0;
 }
 
 int cli_journal_begin(cli_journal *j, const char *binding, bool restart, hearth_error *error)

@@ -142,6 +142,25 @@ Test(journal, counts_up_to_an_end, .init = make_folder, .fini = remove_folder)
     cli_journal_close(&j);
 }
 
+/* What a power cut may leave that came before the first sync: sizes without contents. */
+Test(journal, zeros_are_no_journal, .init = make_folder, .fini = remove_folder)
+{
+    static const size_t sizes[] = {1, 40, 6000};
+    char zeros[6000] = {0};
+    for (size_t i = 0; i < 2 * sizeof sizes / sizeof *sizes; i++) {
+        write_whole(path, zeros, sizes[i / 2]);
+        write_whole(output, "", 0);
+        finish(open_journal("a=1\n", i % 2, 0));
+    }
+    zeros[5999] = 1; /* somebody else's */
+    write_whole(path, zeros, sizeof zeros);
+    write_whole(output, "", 0);
+    for (int restart = 0; restart < 2; restart++) {
+        cli_journal *j = open_journal("a=1\n", restart, -EEXIST);
+        cli_journal_close(&j);
+    }
+}
+
 /* Cut at any byte, which is what a crash may leave: the rest is added again, and the output is the same. */
 Test(journal, torn_at_any_byte, .init = make_folder, .fini = remove_folder)
 {
@@ -222,7 +241,10 @@ Test(journal, files_of_others_are_left_alone, .init = make_folder, .fini = remov
     char *text = read_whole(output, &n);
     cr_assert_str_eq(text, "precious\n");
     free(text);
-    unlink(path);
+    static const char zeros[6000];
+    write_whole(path, zeros, sizeof zeros);
+    j = open_journal("a=1\n", false, -EEXIST); /* zeros are none, too */
+    cli_journal_close(&j);
     finish(open_journal("a=1\n", true, 0));
 
     /* A changed output: complete, and half-way. */
