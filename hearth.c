@@ -210,15 +210,6 @@ static int open_compute(stack *e, const settings *s, ht_error *err)
     return r;
 }
 
-static int open_tokenizer(stack *e, const char *path, ht_error *err)
-{
-    int r = e->model->folder ? ht_tokenizer_from_hf(&e->api.vocab.tokenizer, path, err)
-                             : ht_tokenizer_from_gguf(&e->api.vocab.tokenizer, &e->model->gguf, err);
-    int32_t n = r < 0 ? 0 : ht_tokenizer_size(e->api.vocab.tokenizer), rows = e->model->shape.n_vocab;
-    if (r >= 0 && n > rows) r = ht_fail(err, -EINVAL, "the tokenizer has %d tokens, the embedding %d rows", n, rows);
-    return r < 0 ? ht_error_prefix(err, "%s", path) : r;
-}
-
 static int open_engine(stack *e, const hearth_options *options, ht_error *err)
 {
     settings s = {0};
@@ -228,7 +219,7 @@ static int open_engine(stack *e, const hearth_options *options, ht_error *err)
     if (r >= 0) r = ht_model_open(&e->model, options->model, err);
     if (r >= 0) r = read_numbers(&s, options, &e->model->shape, err);
     if (r >= 0) ht_model_fit_context(e->model, s.context);
-    if (r >= 0) r = open_tokenizer(e, options->model, err);
+    if (r >= 0) r = ht_model_open_tokenizer(&e->api.vocab.tokenizer, e->model, options->model, err);
     if (r < 0) return r;
     e->isa = s.isa;
     e->api.sessions = ht_alloc((size_t)s.sessions, sizeof(*e->api.sessions));

@@ -18,7 +18,7 @@ int hearth_vocab_open(hearth_vocab **out, const char *path, hearth_error *error)
     *out = NULL;
     bool folder = ht_is_folder(path);
     int r = !v       ? ht_fail(&err, -ENOMEM, "out of memory for a vocabulary")
-            : folder ? ht_tokenizer_from_hf(&v->tokenizer, path, &err)
+            : folder ? ht_tokenizer_from_hf(&v->tokenizer, path, 0, &err)
                      : ht_gguf_open(&gguf, path, &err);
     if (folder && r < 0) ht_error_prefix(&err, "%s", path);
     if (r >= 0 && !folder) {

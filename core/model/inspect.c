@@ -367,19 +367,11 @@ static int report_json(const out *o, const ht_gguf *g, const ht_model *m, const 
     return 0;
 }
 
-/* A model runs with its vocabulary only. */
-static void check_vocabulary(const ht_model *m, const char *path, ht_error *why)
-{
-    ht_tokenizer *t = NULL;
-    int rc = m->folder ? ht_tokenizer_from_hf(&t, path, why) : ht_tokenizer_from_gguf(&t, &m->gguf, why);
-    if (rc < 0) ht_error_prefix(why, "%s", path);
-    ht_tokenizer_close(&t);
-}
-
 int ht_inspect(const char *path, bool json, ht_inspect_sink *line, void *user, ht_error *err)
 {
     ht_gguf alone = {0};
     ht_model *m = NULL;
+    ht_tokenizer *t = NULL;
     sums s = {0};
     ht_error why = {0};
     const out o = {.line = line, .user = user};
@@ -388,7 +380,8 @@ int ht_inspect(const char *path, bool json, ht_inspect_sink *line, void *user, h
     if (rc < 0 && (rc = ht_is_folder(path) ? ht_safetensors_open(&alone.dir, path, err) : ht_gguf_open(&alone, path, err)) < 0)
         return rc;
     const ht_gguf *g = m ? &m->gguf : &alone;
-    if (m) check_vocabulary(m, path, &why);
+    if (m) ht_model_open_tokenizer(&t, m, path, &why); /* a model runs with its vocabulary only */
+    ht_tokenizer_close(&t);
     rc = add_up(&s, &g->dir, err);
     if (rc == 0 && json) rc = report_json(&o, g, m, &why, &s, err);
     else if (rc == 0) report_text(&o, g, m, &why, &s);

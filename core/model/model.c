@@ -336,3 +336,15 @@ void ht_model_close(ht_model **model)
     ht_free(m);
     *model = NULL;
 }
+
+int ht_model_open_tokenizer(ht_tokenizer **out, const ht_model *m, const char *path, ht_error *err)
+{
+    int32_t rows = m->shape.n_vocab;
+    int rc = m->folder ? ht_tokenizer_from_hf(out, path, rows, err) : ht_tokenizer_from_gguf(out, &m->gguf, err);
+    int32_t n = rc < 0 ? 0 : ht_tokenizer_size(*out);
+    if (n > rows) {
+        ht_tokenizer_close(out);
+        rc = ht_fail(err, -EINVAL, "the tokenizer has %d tokens, the embedding %d rows", n, rows);
+    }
+    return rc < 0 ? ht_error_prefix(err, "%s", path) : rc;
+}

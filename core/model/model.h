@@ -6,6 +6,7 @@
 
 #include "core/model/gguf.h"
 #include "core/model/tensors.h"
+#include "core/model/tokenizer.h"
 
 typedef enum ht_activation { HT_SILU, HT_RELU, HT_GELU, HT_GELU_TANH } ht_activation;
 typedef enum ht_norm_kind { HT_NORM_RMS, HT_NORM_LAYER } ht_norm_kind;
@@ -99,6 +100,8 @@ typedef struct ht_model {
  * wrong shapes are errors that name them, with the expected and the found shape; so are tensors that the architecture as
  * hearth knows it does not have. */
 int ht_model_open(ht_model **out, const char *path, ht_error *err);
+/* The model's vocabulary: -EINVAL when it has more tokens than the embedding has rows. `path` names it in errors. */
+int ht_model_open_tokenizer(ht_tokenizer **out, const ht_model *m, const char *path, ht_error *err);
 void ht_model_close(ht_model **model);
 /* Weight bytes read for one generated token: of the embedding, one row. */
 uint64_t ht_model_token_bytes(const ht_model *model);

@@ -15,8 +15,10 @@ typedef enum ht_token_kind {
  * tokenizer keeps nothing of the gguf. */
 int ht_tokenizer_from_gguf(ht_tokenizer **out, const ht_gguf *gguf, ht_error *err);
 /* From a Hugging Face folder: tokenizer.json (BPE, byte-level or with byte fallback), or else tokenizer.model
- * (SentencePiece, BPE), and where they are there tokenizer_config.json, config.json and chat_template.jinja. -ENOTSUP names the part that is not supported. */
-int ht_tokenizer_from_hf(ht_tokenizer **out, const char *dir, ht_error *err);
+ * (SentencePiece, BPE), and where they are there tokenizer_config.json, config.json and chat_template.jinja. -ENOTSUP
+ * names the part that is not supported. Added tokens without one of the embedding's `rows` (0: not known) are left out,
+ * with a warning: no model can take or give them. */
+int ht_tokenizer_from_hf(ht_tokenizer **out, const char *dir, int32_t rows, ht_error *err);
 void ht_tokenizer_close(ht_tokenizer **t);
 
 enum {

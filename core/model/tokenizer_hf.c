@@ -3,6 +3,7 @@
  * Of the pipeline that the file describes (normalizer, pre_tokenizer, model), what cannot be done exactly is refused
  * by name. The JSON tree lives in cJSON's own memory and only while loading. */
 #include "core/base/file.h"
+#include "core/base/log.h"
 #include "core/base/memory.h"
 #include "core/model/json.h"
 #include "core/model/tokenizer_internal.h"
@@ -72,10 +73,15 @@ static int id_of(const cJSON *item, int64_t *id)
     return 0;
 }
 
-static int count_ids(const cJSON *vocab, const cJSON *added, int64_t *n, ht_error *err)
+/* Gemma 3's text models still list the token that stands for an image in the larger ones. */
+static bool is_beyond(int64_t id, int32_t rows) { return rows > 0 && id >= rows; }
+
+static int count_ids(const cJSON *vocab, const cJSON *added, int32_t rows, int64_t *n, ht_error *err)
 {
     const cJSON *item;
+    const char *left_out = NULL;
     int64_t id, count = 0;
+    int n_left_out = 0;
     *n = 0;
     cJSON_ArrayForEach(item, vocab)
     {
@@ -91,9 +97,15 @@ static int count_ids(const cJSON *vocab, const cJSON *added, int64_t *n, ht_erro
             return ht_fail(err, -EINVAL, "tokenizer.json: added_tokens[%lld] lacks an id or its content",
                            (long long)count);
         }
+        if (is_beyond(id, rows)) {
+            if (!n_left_out++) left_out = content->valuestring;
+            continue;
+        }
         if (id >= *n) *n = id + 1;
         count++;
     }
+    if (n_left_out) ht_log(HT_LOG_WARN, "tokenizer.json: added tokens without one of the embedding's %d rows are left out: %d, "
+                           "the first '%.60s'", rows, n_left_out, left_out);
     if (!count) return ht_fail(err, -EINVAL, "tokenizer.json: model.vocab is empty");
     /* Ids may have gaps, but a small file must not ask for a large table. */
     if (*n > 4 * count + 65536) return ht_fail(err, -EINVAL, "tokenizer.json: id %lld among %lld tokens",
@@ -101,11 +113,11 @@ static int count_ids(const cJSON *vocab, const cJSON *added, int64_t *n, ht_erro
     return 0;
 }
 
-static int fill_table(table *b, const cJSON *vocab, const cJSON *added, bool bytes_too, ht_error *err)
+static int fill_table(table *b, const cJSON *vocab, const cJSON *added, int32_t rows, bool bytes_too, ht_error *err)
 {
     const cJSON *item;
     int64_t id;
-    int ret = count_ids(vocab, added, &b->n, err);
+    int ret = count_ids(vocab, added, rows, &b->n, err);
     if (ret < 0) return ret;
     b->spelled = ht_calloc((size_t)b->n, sizeof *b->spelled);
     b->kinds = ht_alloc((size_t)b->n, 1);
@@ -123,6 +135,7 @@ static int fill_table(table *b, const cJSON *vocab, const cJSON *added, bool byt
     cJSON_ArrayForEach(item, added)
     {
         id_of(cJSON_GetObjectItemCaseSensitive(item, "id"), &id);
+        if (is_beyond(id, rows)) continue;
         const char *content = text_of(item, "content");
         b->spelled[id] = (ht_gguf_string){content, strlen(content)};
         b->kinds[id] = truth_of(item, "special", false) ? HT_TOKEN_CONTROL : HT_TOKEN_USER;
@@ -162,7 +175,7 @@ static int read_merges(ht_tokenizer *t, const cJSON *merges, ht_error *err)
     return 0;
 }
 
-static int read_model(ht_tokenizer *t, const cJSON *root, ht_error *err)
+static int read_model(ht_tokenizer *t, const cJSON *root, int32_t rows, ht_error *err)
 {
     const cJSON *model = cJSON_GetObjectItemCaseSensitive(root, "model");
     const cJSON *vocab = cJSON_GetObjectItemCaseSensitive(model, "vocab");
@@ -179,7 +192,7 @@ static int read_model(ht_tokenizer *t, const cJSON *root, ht_error *err)
         return ht_fail(err, -ENOTSUP, "tokenizer.json: model.continuing_subword_prefix and end_of_word_suffix are "
                        "not supported");
     }
-    int ret = fill_table(&b, vocab, cJSON_GetObjectItemCaseSensitive(root, "added_tokens"),
+    int ret = fill_table(&b, vocab, cJSON_GetObjectItemCaseSensitive(root, "added_tokens"), rows,
                          truth_of(model, "byte_fallback", false), err);
     if (ret == 0) {
         ret = ht_vocab_build(t, &(ht_vocab_source){.spelled = b.spelled, .kinds = b.kinds, .n = b.n,
@@ -419,24 +432,24 @@ out:
     return ret;
 }
 
-static int read_pipeline(ht_tokenizer *t, const cJSON *root, ht_error *err)
+static int read_pipeline(ht_tokenizer *t, const cJSON *root, int32_t rows, ht_error *err)
 {
     const cJSON *pre = cJSON_GetObjectItemCaseSensitive(root, "pre_tokenizer");
     int ret = ht_splitter_open(&t->split, err);
     t->model = has_byte_level(pre) ? HT_MODEL_BYTES : HT_MODEL_CHARS;
     if (ret == 0) ret = read_normalizer(t, cJSON_GetObjectItemCaseSensitive(root, "normalizer"), err);
     if (ret == 0) ret = read_pre_tokenizer(t, pre, err);
-    if (ret == 0) ret = read_model(t, root, err);
+    if (ret == 0) ret = read_model(t, root, rows, err);
     return ret;
 }
 
 /* Which of the two files is there; neither: an error that names the first. */
-static int read_either(ht_tokenizer *t, const char *dir, cJSON **root, ht_error *err)
+static int read_either(ht_tokenizer *t, const char *dir, int32_t rows, cJSON **root, ht_error *err)
 {
     char path[PATH_MAX_HERE];
     ht_error first = {0};
     int ret = read_json(dir, "tokenizer.json", true, root, &first);
-    if (ret == 0) return read_pipeline(t, *root, err);
+    if (ret == 0) return read_pipeline(t, *root, rows, err);
     if (ret == -ENOENT && snprintf(path, sizeof path, "%s/tokenizer.model", dir) < (int)sizeof path) {
         ret = ht_vocab_from_sentencepiece(t, path, err);
         if (ret != -ENOENT) return ret;
@@ -445,14 +458,14 @@ static int read_either(ht_tokenizer *t, const char *dir, cJSON **root, ht_error 
     return ret;
 }
 
-int ht_tokenizer_from_hf(ht_tokenizer **out, const char *dir, ht_error *err)
+int ht_tokenizer_from_hf(ht_tokenizer **out, const char *dir, int32_t rows, ht_error *err)
 {
     cJSON *root = NULL;
     ht_tokenizer *t = ht_calloc(1, sizeof *t);
     *out = NULL;
     if (!t) return ht_fail(err, -ENOMEM, "no memory for a tokenizer");
     t->bos = t->unknown = -1;
-    int ret = read_either(t, dir, &root, err);
+    int ret = read_either(t, dir, rows, &root, err);
     if (ret == 0) ret = read_surroundings(t, dir, root, err);
     cJSON_Delete(root);
     if (ret < 0) ht_tokenizer_close(&t);

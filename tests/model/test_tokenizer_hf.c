@@ -1,4 +1,5 @@
 /* Tokenizers from Hugging Face folders: published ones with their ids, and small ones written here. */
+#include "core/model/model.h"
 #include "tests/model/vocab_files.h"
 #include "tests/support/fail.h"
 
@@ -19,7 +20,7 @@ static void check_vectors(const char *name)
     if (!test_data(path, relative)) cr_skip_test("no %s", relative);
     cr_assert_eq(ht_file_slurp(path, 1 << 20, &text, &size, &err), 0, "%s", err.text);
     path[strlen(path) - strlen("/vectors.json")] = 0;
-    cr_assert_eq(ht_tokenizer_from_hf(&t, path, &err), 0, "%s", err.text);
+    cr_assert_eq(ht_tokenizer_from_hf(&t, path, 0, &err), 0, "%s", err.text);
     for (char *nul = text; (nul = strstr(nul, "\\u0000"));) memcpy(nul, "\\ue000", 6); /* cJSON would end there */
     cJSON *root = cJSON_Parse(text);
     const cJSON *item;
@@ -58,7 +59,7 @@ Test(tokenizer_hf, qwen3, .timeout = 60) { check_vectors("qwen3"); }
     "\"merges\": [[\"a\", \"b\"]]}}"
 #define BYTE_LEVEL "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"use_regex\": true}"
 
-typedef struct folder { char path[TEST_PATH_MAX]; ht_tokenizer *t; } folder;
+typedef struct folder { char path[TEST_PATH_MAX]; ht_tokenizer *t; int32_t rows; } folder;
 
 static void write_file(const folder *f, const char *name, const char *text)
 {
@@ -73,7 +74,7 @@ static void write_file(const folder *f, const char *name, const char *text)
 static int open_folder(void *context, ht_error *err)
 {
     folder *f = context;
-    return ht_tokenizer_from_hf(&f->t, f->path, err);
+    return ht_tokenizer_from_hf(&f->t, f->path, f->rows, err);
 }
 static void close_folder(void *context) { ht_tokenizer_close(&((folder *)context)->t); }
 
@@ -88,7 +89,7 @@ static void expect_ids(const ht_tokenizer *t, const char *text, unsigned flags, 
 
 Test(tokenizer_hf, byte_level_with_its_surroundings)
 {
-    folder f;
+    folder f = {.t = NULL};
     ht_error err = {0};
     test_temp_dir(f.path);
     write_file(&f, "tokenizer.json", BYTES_HEAD "\"pre_tokenizer\": " BYTE_LEVEL ", \"post_processor\": {\"type\": "
@@ -109,10 +110,37 @@ Test(tokenizer_hf, byte_level_with_its_surroundings)
     test_temp_remove(f.path);
 }
 
+/* As in Gemma 3's text models: token 6, of 6 rows of the embedding. */
+Test(tokenizer_hf, added_tokens_without_a_row_are_left_out)
+{
+    folder f = {.rows = 6};
+    ht_error err = {0};
+    test_temp_dir(f.path);
+    write_file(&f, "tokenizer.json", "{\"added_tokens\": [{\"id\": 6, \"content\": \"ab1\", \"special\": true}, {\"id\": 4, "
+               "\"content\": \"1\"}], \"pre_tokenizer\": " BYTE_LEVEL ", " BYTES_MODEL);
+    cr_assert_eq(open_folder(&f, &err), 0, "%s", err.text);
+    cr_assert_eq(ht_tokenizer_size(f.t), 6);
+    cr_assert_eq(ht_tokenizer_find(f.t, "ab1"), -1);
+    EXPECT_IDS(f.t, "ab1", HT_ENCODE_SPECIAL, 2, 4);
+    close_folder(&f);
+    f.rows = 7;
+    cr_assert_eq(open_folder(&f, &err), 0, "%s", err.text);
+    EXPECT_IDS(f.t, "ab1", HT_ENCODE_SPECIAL, 6);
+    close_folder(&f);
+    ht_model m = {.folder = f.path, .shape.n_vocab = 6};
+    cr_assert_eq(ht_model_open_tokenizer(&f.t, &m, f.path, &err), 0, "%s", err.text);
+    close_folder(&f);
+    m.shape.n_vocab = 5; /* ids of model.vocab stay, and are refused */
+    cr_assert_eq(ht_model_open_tokenizer(&f.t, &m, f.path, &err), -EINVAL);
+    cr_assert_null(f.t);
+    cr_assert(strstr(err.text, "6 tokens, the embedding 5 rows"), "%s", err.text);
+    test_temp_remove(f.path);
+}
+
 /* Llama-2's kind: blanks as U+2581, what has no token by bytes, a blank in front of every stretch. */
 Test(tokenizer_hf, byte_fallback)
 {
-    folder f;
+    folder f = {.t = NULL};
     ht_error err = {0};
     char out[64];
     test_temp_dir(f.path);
@@ -136,7 +164,7 @@ Test(tokenizer_hf, byte_fallback)
 /* Gemma's kind: blanks become U+2581, none is added, and the cut at blanks finds none. */
 Test(tokenizer_hf, blanks_replaced_before_they_are_cut_at)
 {
-    folder f;
+    folder f = {.t = NULL};
     ht_error err = {0};
 #define GEMMA_MODEL "\"model\": {\"type\": \"BPE\", \"byte_fallback\": true, \"unk_token\": \"<unk>\", \"fuse_unk\": true, "   \
     "\"vocab\": {\"<unk>\": 0, \"a\": 1, \"\\u2581\": 2, \"\\u2581a\": 3, \"\\u2581\\u2581\": 4, \"a\\u2581a\": 5}, "          \
