@@ -67,9 +67,12 @@ static size_t with_blanks(const char *s, size_t n, char *out)
 
 /* ---- pieces --------------------------------------------------------------------------------------------- */
 
-static bool literal_kind(uint8_t kind)
+/* Tokens that stand for their spelling. A user-defined one may be text like any other: Gemma's are runs of blanks, spelled
+ * with U+2581. */
+static bool is_literal(const ht_tokenizer *t, uint8_t kind)
 {
-    return kind == HT_TOKEN_CONTROL || kind == HT_TOKEN_USER || kind == HT_TOKEN_UNKNOWN;
+    if (kind == HT_TOKEN_USER) return t->model == HT_MODEL_BYTES;
+    return kind == HT_TOKEN_CONTROL || kind == HT_TOKEN_UNKNOWN;
 }
 
 /* Text can become the token without spelling it. */
@@ -109,7 +112,7 @@ static int fill_pieces(ht_tokenizer *t, const ht_vocab_source *source, ht_error 
                                          source->origin, (long long)i, (int)(n < 40 ? n : 40), s);
             raw[0] = (char)byte;
             raw_n = 1;
-        } else if (literal_kind(kind) || (t->model == HT_MODEL_BYTES && !decode_byte_alphabet(s, n, raw, &raw_n))) {
+        } else if (is_literal(t, kind) || (t->model == HT_MODEL_BYTES && !decode_byte_alphabet(s, n, raw, &raw_n))) {
             if (n) memcpy(raw, s, n);
         } else if (t->model != HT_MODEL_BYTES) {
             raw_n = with_blanks(s, n, raw);
@@ -194,6 +197,10 @@ static int fill_maps(ht_tokenizer *t)
             bool special = t->kind[i] == HT_TOKEN_CONTROL || t->kind[i] == HT_TOKEN_USER ||
                            t->kind[i] == HT_TOKEN_UNKNOWN;
             if (special && ht_trie_add(&t->special, s, n, i) < 0) return -ENOMEM;
+            /* SentencePiece looks for user-defined tokens where blanks are U+2581 already; the other pipelines before. */
+            if (t->model == HT_MODEL_SCORES && t->kind[i] == HT_TOKEN_USER &&
+                ht_trie_add(&t->special, raw, raw_n, i) < 0)
+                return -ENOMEM;
         }
     }
     return 0;

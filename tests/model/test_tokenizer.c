@@ -123,6 +123,38 @@ Test(tokenizer, special_tokens_count_only_when_asked)
     cr_assert_null(t);
 }
 
+/* As in Gemma's files by older converters: runs of blanks are user-defined tokens, spelled with U+2581. */
+Test(tokenizer, runs_of_blanks_as_tokens)
+{
+    static const char *const texts[] = {"<unk>", "a", "\xe2\x96\x81", "\xe2\x96\x81" "a", "\xe2\x96\x81\xe2\x96\x81",
+                                        "\xe2\x96\x81\xe2\x96\x81\xe2\x96\x81"};
+    static const int kinds[] = {HT_TOKEN_UNKNOWN, HT_TOKEN_NORMAL, HT_TOKEN_NORMAL, HT_TOKEN_NORMAL, HT_TOKEN_USER, HT_TOKEN_USER};
+    enum { N = sizeof texts / sizeof *texts };
+    made_vocab m;
+    char out[16];
+    make_vocab(&m);
+    for (int i = 0; i < N; i++) {
+        m.tokens[i] = made_text(texts[i]);
+        made_int(m.kinds, i, (uint32_t)kinds[i]);
+    }
+    memset(m.scores, 0, sizeof m.scores);
+    m.values[0].string = made_text("llama");
+    m.values[2].count = m.values[3].count = N;
+    m.values[4] = (ht_gguf_value){.key = "tokenizer.ggml.scores", .kind = HT_GGUF_ARRAY, .item = HT_GGUF_F32, .count = N,
+                                  .items = m.scores};
+    m.values[5] = (ht_gguf_value){.key = "tokenizer.ggml.add_space_prefix", .kind = HT_GGUF_BOOL, .as.b = false};
+    m.values[6].as.u = 0;
+    ht_tokenizer *t = open_made(&m);
+    EXPECT_IDS(t, "a a", 0, 1, 3);
+    EXPECT_IDS(t, "a   a", 0, 1, 5, 1);
+    EXPECT_IDS(t, "     a", 0, 5, 4, 1);
+    EXPECT_IDS(t, "    a", 0, 5, 3);
+    EXPECT_IDS(t, "a\xe2\x96\x81\xe2\x96\x81" "a", 0, 1, 4, 1);
+    int64_t n = ht_tokenizer_decode(t, (const int32_t[]){1, 5, 4, 1}, 4, false, out, sizeof out);
+    cr_assert(n == 7 && !memcmp(out, "a     a", 7));
+    ht_tokenizer_close(&t);
+}
+
 static void expect_quoted(const ht_tokenizer *t, const char *text, const ht_text_span *quotes, int32_t n_quotes,
                           const int32_t *want, int64_t n)
 {

@@ -166,6 +166,7 @@ Test(tokenizer_hf, blanks_replaced_before_they_are_cut_at)
 {
     folder f = {.t = NULL};
     ht_error err = {0};
+    char out[16];
 #define GEMMA_MODEL "\"model\": {\"type\": \"BPE\", \"byte_fallback\": true, \"unk_token\": \"<unk>\", \"fuse_unk\": true, "   \
     "\"vocab\": {\"<unk>\": 0, \"a\": 1, \"\\u2581\": 2, \"\\u2581a\": 3, \"\\u2581\\u2581\": 4, \"a\\u2581a\": 5}, "          \
     "\"merges\": [\"\\u2581 \\u2581\", \"\\u2581 a\", \"a \\u2581a\"]}}"
@@ -177,6 +178,14 @@ Test(tokenizer_hf, blanks_replaced_before_they_are_cut_at)
     cr_assert_eq(open_folder(&f, &err), 0, "%s", err.text);
     EXPECT_IDS(f.t, "a a", 0, 5);
     EXPECT_IDS(f.t, " a  a", 0, 3, 4, 1);
+    close_folder(&f);
+    /* runs of blanks are added tokens there, which changes no ids and shows none as U+2581 */
+    write_file(&f, "tokenizer.json", "{\"added_tokens\": [{\"id\": 4, \"content\": \"\\u2581\\u2581\"}], \"normalizer\": {\"type\": "
+               "\"Replace\", \"pattern\": {\"String\": \" \"}, \"content\": \"\\u2581\"}, " GEMMA_SPLIT GEMMA_MODEL);
+    cr_assert_eq(open_folder(&f, &err), 0, "%s", err.text);
+    EXPECT_IDS(f.t, " a  a", 0, 3, 4, 1);
+    int64_t n = ht_tokenizer_decode(f.t, (const int32_t[]){3, 4, 1}, 3, false, out, sizeof out);
+    cr_assert(n == 5 && !memcmp(out, " a  a", 5));
     close_folder(&f);
     write_file(&f, "tokenizer.json", "{" GEMMA_SPLIT GEMMA_MODEL); /* with blanks left in the text it would cut */
     cr_assert_eq(open_folder(&f, &err), -ENOTSUP);
