@@ -146,7 +146,7 @@ static int32_t special_at(const encoding *e, const char *text, size_t n, size_t 
     if (!t->special.begins[(uint8_t)text[at]]) return -1;
     for (size_t i = at; i < n && ht_u64_map_find(&t->special.next, node << 8 | (uint8_t)text[i], &node); i++) {
         int32_t id = t->special.ids[node];
-        if (id < 0 || !(control || t->kind[id] == HT_TOKEN_USER || t->marks[id] & HT_MARK_PLAIN)) continue;
+        if (id < 0 || !(control || t->kind[id] == HT_TOKEN_USER)) continue;
         if (e->n_quotes && i >= e->quotes->begin && !counts_in_quote(e, id)) continue;
         if (t->marks[id] & HT_MARK_WORD && ((at && word_char(text, n, at - 1)) || word_char(text, n, i + 1))) continue;
         best = id;

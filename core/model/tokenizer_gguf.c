@@ -58,6 +58,12 @@ static int read_vocab(ht_tokenizer *t, const ht_gguf *g, ht_error *err)
     for (uint64_t i = 0; i < tokens->count; i++) {
         int64_t k = kinds ? ht_gguf_item_i64(kinds, i) : HT_TOKEN_NORMAL;
         if (k < HT_TOKEN_NORMAL || k > HT_TOKEN_BYTE) k = HT_TOKEN_UNUSED; /* 0 is "undefined" in some files */
+        if (k == HT_TOKEN_NORMAL && ht_vocab_is_end(tokens->strings[i])) {
+            /* As text it would never end an answer. */
+            ht_log(HT_LOG_WARN, KEY "tokens[%llu], '%.*s', is no control token in the file: it is taken for one",
+                   (unsigned long long)i, (int)tokens->strings[i].len, tokens->strings[i].data);
+            k = HT_TOKEN_CONTROL;
+        }
         kind[i] = (uint8_t)k;
         if (score) score[i] = (float)ht_gguf_item_f64(scores, i);
     }

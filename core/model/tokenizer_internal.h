@@ -143,7 +143,6 @@ enum { /* ht_tokenizer.marks */
     HT_MARK_EAT_LEFT = 2,  /* blanks before the token belong to it when it is spelled in a text */
     HT_MARK_EAT_RIGHT = 4, /* likewise after it */
     HT_MARK_WORD = 8,      /* counts only between characters that are no word characters */
-    HT_MARK_PLAIN = 16,    /* normal kind, yet matched like a user-defined one */
 };
 
 struct ht_tokenizer {
@@ -193,6 +192,8 @@ int ht_vocab_add_merge(ht_tokenizer *t, uint64_t rank, ht_gguf_string left, ht_g
                        ht_error *err);
 /* A whole vocabulary from tokenizer.model. */
 int ht_vocab_from_sentencepiece(ht_tokenizer *t, const char *path, ht_error *err);
+/* Is that a well-known spelling of a token that ends an answer? */
+bool ht_vocab_is_end(ht_gguf_string spelled);
 /* Marks the tokens that end an answer by their well-known spellings. */
 void ht_vocab_mark_ends(ht_tokenizer *t);
 /* The byte that a character of the byte alphabet stands for, or -1. */

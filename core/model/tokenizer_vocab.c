@@ -250,13 +250,21 @@ int ht_vocab_add_merge(ht_tokenizer *t, uint64_t rank, ht_gguf_string left, ht_g
     return ret;
 }
 
+static const char *const ends[] = {
+    "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|return|>", "<|call|>", "<end_of_turn>",
+    "<|endoftext|>", "<|end_of_text|>", "<|end_of_sentence|>", "<EOT>", "< EOT >", "_<EOT>", "[EOT]",
+    "<|eot|>", "<end_of_utterance>", "<\xef\xbd\x9c" "end\xe2\x96\x81" "of\xe2\x96\x81sentence\xef\xbd\x9c>",
+};
+
+bool ht_vocab_is_end(ht_gguf_string spelled)
+{
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
+        if (spelled.len == strlen(ends[i]) && !memcmp(spelled.data, ends[i], spelled.len)) return true;
+    return false;
+}
+
 void ht_vocab_mark_ends(ht_tokenizer *t)
 {
-    static const char *const ends[] = {
-        "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|return|>", "<|call|>", "<end_of_turn>",
-        "<|endoftext|>", "<|end_of_text|>", "<|end_of_sentence|>", "<EOT>", "< EOT >", "_<EOT>", "[EOT]",
-        "<|eot|>", "<end_of_utterance>", "<\xef\xbd\x9c" "end\xe2\x96\x81" "of\xe2\x96\x81sentence\xef\xbd\x9c>",
-    };
     for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
         int32_t id = ht_tokenizer_find(t, ends[i]);
         if (id >= 0 && (t->kind[id] == HT_TOKEN_CONTROL || t->kind[id] == HT_TOKEN_USER)) t->marks[id] |= HT_MARK_END;

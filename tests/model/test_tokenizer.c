@@ -123,12 +123,33 @@ Test(tokenizer, special_tokens_count_only_when_asked)
     cr_assert_null(t);
 }
 
+/* Some converters list the end of a turn among the words. */
+Test(tokenizer, an_end_of_turn_is_never_text)
+{
+    made_vocab m;
+    make_vocab(&m);
+    m.tokens[258] = made_text("<end_of_turn>");
+    m.merges[2] = made_text("a a");
+    made_int(m.kinds, 260, HT_TOKEN_NORMAL);
+    m.values[5].as.u = 'z'; /* EOS is another */
+    ht_tokenizer *t = open_made(&m);
+    for (int32_t id = 258; id <= 260; id += 2) {
+        cr_assert_eq(ht_tokenizer_kind(t, id), HT_TOKEN_CONTROL);
+        cr_assert(ht_tokenizer_is_end(t, id));
+    }
+    cr_assert_eq(ht_tokenizer_kind(t, 259), HT_TOKEN_NORMAL);
+    EXPECT_IDS(t, "a<end_of_turn><|end|>", HT_ENCODE_SPECIAL, 'a', 258, 260);
+    EXPECT_IDS(t, "<|end|>", 0, '<', '|', 'e', 'n', 'd', '|', '>');
+    ht_tokenizer_close(&t);
+}
+
 /* As in Gemma's files by older converters: runs of blanks are user-defined tokens, spelled with U+2581. */
 Test(tokenizer, runs_of_blanks_as_tokens)
 {
     static const char *const texts[] = {"<unk>", "a", "\xe2\x96\x81", "\xe2\x96\x81" "a", "\xe2\x96\x81\xe2\x96\x81",
                                         "\xe2\x96\x81\xe2\x96\x81\xe2\x96\x81"};
-    static const int kinds[] = {HT_TOKEN_UNKNOWN, HT_TOKEN_NORMAL, HT_TOKEN_NORMAL, HT_TOKEN_NORMAL, HT_TOKEN_USER, HT_TOKEN_USER};
+    static const int kinds[] = {HT_TOKEN_UNKNOWN, HT_TOKEN_NORMAL, HT_TOKEN_NORMAL, HT_TOKEN_NORMAL, HT_TOKEN_USER,
+                                HT_TOKEN_USER};
     enum { N = sizeof texts / sizeof *texts };
     made_vocab m;
     char out[16];
