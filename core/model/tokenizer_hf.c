@@ -1,4 +1,5 @@
-/* A vocabulary from a Hugging Face folder: tokenizer.json (or tokenizer.model, elsewhere), and from tokenizer_config.json what it leaves out.
+/* A vocabulary from a Hugging Face folder: tokenizer.json (or tokenizer.model, elsewhere), and from
+ * tokenizer_config.json what it leaves out.
  *
  * Of the pipeline that the file describes (normalizer, pre_tokenizer, model), what cannot be done exactly is refused
  * by name. The JSON tree lives in cJSON's own memory and only while loading. */
@@ -9,6 +10,7 @@
 #include "core/model/tokenizer_internal.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 #define MARK "\xe2\x96\x81" /* U+2581 */
 enum {
@@ -76,6 +78,19 @@ static int id_of(const cJSON *item, int64_t *id)
 /* Gemma 3's text models still list the token that stands for an image in the larger ones. */
 static bool is_beyond(int64_t id, int32_t rows) { return rows > 0 && id >= rows; }
 
+static void warn_left_out(const char *file, int32_t rows, int n, const char *first)
+{
+    if (n) ht_log(HT_LOG_WARN, "%s: added tokens without one of the embedding's %d rows are left out: %d, the first '%.60s'",
+                  file, rows, n, first);
+}
+
+static uint8_t marks_of(const cJSON *added)
+{
+    return (uint8_t)((truth_of(added, "lstrip", false) ? HT_MARK_EAT_LEFT : 0) |
+                     (truth_of(added, "rstrip", false) ? HT_MARK_EAT_RIGHT : 0) |
+                     (truth_of(added, "single_word", false) ? HT_MARK_WORD : 0));
+}
+
 static int count_ids(const cJSON *vocab, const cJSON *added, int32_t rows, int64_t *n, ht_error *err)
 {
     const cJSON *item;
@@ -104,8 +119,7 @@ static int count_ids(const cJSON *vocab, const cJSON *added, int32_t rows, int64
         if (id >= *n) *n = id + 1;
         count++;
     }
-    if (n_left_out) ht_log(HT_LOG_WARN, "tokenizer.json: added tokens without one of the embedding's %d rows are left out: %d, "
-                           "the first '%.60s'", rows, n_left_out, left_out);
+    warn_left_out("tokenizer.json", rows, n_left_out, left_out);
     if (!count) return ht_fail(err, -EINVAL, "tokenizer.json: model.vocab is empty");
     /* Ids may have gaps, but a small file must not ask for a large table. */
     if (*n > 4 * count + 65536) return ht_fail(err, -EINVAL, "tokenizer.json: id %lld among %lld tokens",
@@ -139,9 +153,7 @@ static int fill_table(table *b, const cJSON *vocab, const cJSON *added, int32_t 
         const char *content = text_of(item, "content");
         b->spelled[id] = (ht_gguf_string){content, strlen(content)};
         b->kinds[id] = truth_of(item, "special", false) ? HT_TOKEN_CONTROL : HT_TOKEN_USER;
-        b->marks[id] = (uint8_t)((truth_of(item, "lstrip", false) ? HT_MARK_EAT_LEFT : 0) |
-                                 (truth_of(item, "rstrip", false) ? HT_MARK_EAT_RIGHT : 0) |
-                                 (truth_of(item, "single_word", false) ? HT_MARK_WORD : 0));
+        b->marks[id] = marks_of(item);
     }
     return 0;
 }
@@ -443,6 +455,64 @@ static int read_pipeline(ht_tokenizer *t, const cJSON *root, int32_t rows, ht_er
     return ret;
 }
 
+/* "content": id of added_tokens.json, or "id": {"content": ...} of added_tokens_decoder. */
+static int read_added(const cJSON *item, const char *file, ht_added_token *out, ht_error *err)
+{
+    const char *content = item->string;
+    char *end = NULL;
+    if (cJSON_IsObject(item)) {
+        content = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(item, "content"));
+        out->id = *item->string >= '0' && *item->string <= '9' ? strtoll(item->string, &end, 10) : -1;
+        if (!end || *end || out->id >= 1 << 24) out->id = -1;
+    } else if (id_of(item, &out->id) < 0) {
+        out->id = -1;
+    }
+    if (out->id < 0 || !content) return ht_fail(err, -EINVAL, "%s: added token '%.60s' lacks an id or its content", file,
+                                                item->string);
+    out->spelled = (ht_gguf_string){content, strlen(content)};
+    /* The older file does not say which are special. */
+    bool special = truth_of(item, "special", false) || (!cJSON_IsObject(item) && ht_vocab_is_end(out->spelled));
+    out->kind = special ? HT_TOKEN_CONTROL : HT_TOKEN_USER;
+    out->marks = marks_of(item);
+    return 0;
+}
+
+/* tokenizer.model knows its pieces only: what is added to them is in tokenizer_config.json, or an older file. */
+static int read_sentencepiece(ht_tokenizer *t, const char *dir, const char *path, int32_t rows, ht_error *err)
+{
+    cJSON *config = NULL, *older = NULL;
+    ht_added_token *added = NULL;
+    const char *file = "tokenizer_config.json", *left_out = NULL;
+    int n = 0, n_left_out = 0;
+    int ret = read_json(dir, file, false, &config, err);
+    const cJSON *list = cJSON_GetObjectItemCaseSensitive(config, "added_tokens_decoder"), *item;
+    if (ret == 0 && !list) {
+        file = "added_tokens.json";
+        ret = read_json(dir, file, false, &older, err);
+        list = older;
+    }
+    if (ret == 0 && list && !cJSON_IsObject(list)) ret = ht_fail(err, -EINVAL, "%s: the added tokens are no object", file);
+    if (ret < 0) goto out;
+    added = ht_calloc((size_t)cJSON_GetArraySize(list) + 1, sizeof *added);
+    if (!added) {
+        ret = ht_fail(err, -ENOMEM, "%s: no memory", file);
+        goto out;
+    }
+    cJSON_ArrayForEach(item, list)
+    {
+        if ((ret = read_added(item, file, &added[n], err)) < 0) goto out;
+        if (!is_beyond(added[n].id, rows)) n++;
+        else if (!n_left_out++) left_out = added[n].spelled.data;
+    }
+    warn_left_out(file, rows, n_left_out, left_out);
+    ret = ht_vocab_from_sentencepiece(t, path, added, n, err);
+out:
+    ht_free(added);
+    cJSON_Delete(config);
+    cJSON_Delete(older);
+    return ret;
+}
+
 /* Which of the two files is there; neither: an error that names the first. */
 static int read_either(ht_tokenizer *t, const char *dir, int32_t rows, cJSON **root, ht_error *err)
 {
@@ -451,7 +521,7 @@ static int read_either(ht_tokenizer *t, const char *dir, int32_t rows, cJSON **r
     int ret = read_json(dir, "tokenizer.json", true, root, &first);
     if (ret == 0) return read_pipeline(t, *root, rows, err);
     if (ret == -ENOENT && snprintf(path, sizeof path, "%s/tokenizer.model", dir) < (int)sizeof path) {
-        ret = ht_vocab_from_sentencepiece(t, path, err);
+        ret = read_sentencepiece(t, dir, path, rows, err);
         if (ret != -ENOENT) return ret;
     }
     if (err) *err = first;

@@ -190,8 +190,14 @@ int ht_vocab_merges_open(ht_tokenizer *t, uint64_t n, ht_error *err);
 /* Merge number `rank` of left and right; `origin` names the list in errors. */
 int ht_vocab_add_merge(ht_tokenizer *t, uint64_t rank, ht_gguf_string left, ht_gguf_string right, const char *origin,
                        ht_error *err);
-/* A whole vocabulary from tokenizer.model. */
-int ht_vocab_from_sentencepiece(ht_tokenizer *t, const char *path, ht_error *err);
+/* A token that another file adds to tokenizer.model's. */
+typedef struct ht_added_token {
+    ht_gguf_string spelled; /* borrowed */
+    int64_t id;
+    uint8_t kind, marks;
+} ht_added_token;
+/* A whole vocabulary from tokenizer.model, and what is added to it. */
+int ht_vocab_from_sentencepiece(ht_tokenizer *t, const char *path, const ht_added_token *added, int n_added, ht_error *err);
 /* Is that a well-known spelling of a token that ends an answer? */
 bool ht_vocab_is_end(ht_gguf_string spelled);
 /* Marks the tokens that end an answer by their well-known spellings. */

@@ -6,10 +6,12 @@
  *   NormalizerSpec   1: name, 3: whether a blank is put in front */
 #include "core/base/cursor.h"
 #include "core/base/file.h"
+#include "core/base/log.h"
 #include "core/base/memory.h"
 #include "core/model/tokenizer_internal.h"
 
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 
 typedef struct field {
@@ -111,6 +113,50 @@ static int read_file(model_file *m, const uint8_t *data, size_t size, const char
     return 0;
 }
 
+/* Grows the pieces to *n, the new ones without spelling. */
+static int grow(model_file *m, int64_t n)
+{
+    ht_gguf_string *spelled = ht_realloc(m->spelled, (size_t)n, sizeof *spelled);
+    if (spelled) m->spelled = spelled;
+    uint8_t *kinds = ht_realloc(m->kinds, (size_t)n, 1);
+    if (kinds) m->kinds = kinds;
+    float *scores = ht_realloc(m->scores, (size_t)n, sizeof *scores);
+    if (scores) m->scores = scores;
+    if (!spelled || !kinds || !scores) return -ENOMEM;
+    for (; m->n < n; m->n++) {
+        m->spelled[m->n] = (ht_gguf_string){0};
+        m->kinds[m->n] = HT_TOKEN_UNUSED;
+        m->scores[m->n] = -INFINITY; /* no merging makes them */
+    }
+    return 0;
+}
+
+static int add_tokens(model_file *m, const ht_added_token *added, int n_added, const char *path, ht_error *err)
+{
+    int64_t pieces = m->n, n = pieces;
+    for (int i = 0; i < n_added; i++)
+        if (added[i].id >= n) n = added[i].id + 1;
+    /* Ids may have gaps, but a small file must not ask for a large table. */
+    if (n > pieces + 4 * (int64_t)n_added + 65536)
+        return ht_fail(err, -EINVAL, "%s: added id %lld beside %lld pieces", path, (long long)n - 1, (long long)pieces);
+    if (n > pieces && grow(m, n) < 0) return ht_fail(err, -ENOMEM, "%s: no memory", path);
+    for (int i = 0; i < n_added; i++) {
+        const ht_added_token *a = &added[i];
+        ht_gguf_string own = m->spelled[a->id];
+        uint8_t *kind = &m->kinds[a->id];
+        if (a->id >= pieces) {
+            m->spelled[a->id] = a->spelled;
+            *kind = a->kind;
+        } else if (own.len != a->spelled.len || (own.len && memcmp(own.data, a->spelled.data, own.len))) {
+            ht_log(HT_LOG_WARN, "%s: piece %lld stays, another file adds '%.60s' in its place", path, (long long)a->id,
+                   a->spelled.data);
+        } else if (*kind == HT_TOKEN_NORMAL || *kind == HT_TOKEN_USER || *kind == HT_TOKEN_UNUSED) {
+            *kind = a->kind;
+        }
+    }
+    return 0;
+}
+
 static int checked_id(const ht_tokenizer *t, int64_t id, const char *what, const char *path, int32_t *out, ht_error *err)
 {
     if (id >= t->n) return ht_fail(err, -EINVAL, "%s: %s id %lld of %d pieces", path, what, (long long)id, t->n);
@@ -118,7 +164,7 @@ static int checked_id(const ht_tokenizer *t, int64_t id, const char *what, const
     return 0;
 }
 
-int ht_vocab_from_sentencepiece(ht_tokenizer *t, const char *path, ht_error *err)
+int ht_vocab_from_sentencepiece(ht_tokenizer *t, const char *path, const ht_added_token *added, int n_added, ht_error *err)
 {
     ht_file file;
     int32_t eos = -1;
@@ -126,6 +172,7 @@ int ht_vocab_from_sentencepiece(ht_tokenizer *t, const char *path, ht_error *err
     int ret = ht_file_open(&file, path, err);
     if (ret < 0) return ret;
     if ((ret = read_file(&m, file.data, file.size, path, err)) < 0) goto out;
+    if ((ret = add_tokens(&m, added, n_added, path, err)) < 0) goto out;
     t->model = HT_MODEL_SCORES;
     t->adds_blank = m.adds_blank;
     t->fuses_unknown = true;
@@ -135,6 +182,7 @@ int ht_vocab_from_sentencepiece(ht_tokenizer *t, const char *path, ht_error *err
     if (ret == 0) ret = checked_id(t, m.bos, "BOS", path, &t->bos, err);
     if (ret == 0) ret = checked_id(t, m.eos, "EOS", path, &eos, err);
     if (ret == 0 && eos >= 0) t->marks[eos] |= HT_MARK_END;
+    for (int i = 0; ret == 0 && i < n_added; i++) t->marks[added[i].id] |= added[i].marks;
     t->adds_bos = t->bos >= 0; /* as the Llama family wants it; tokenizer_config.json may say otherwise */
 out:
     ht_free(m.spelled);

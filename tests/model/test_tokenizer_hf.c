@@ -180,8 +180,8 @@ Test(tokenizer_hf, blanks_replaced_before_they_are_cut_at)
     EXPECT_IDS(f.t, " a  a", 0, 3, 4, 1);
     close_folder(&f);
     /* runs of blanks are added tokens there, which changes no ids and shows none as U+2581 */
-    write_file(&f, "tokenizer.json", "{\"added_tokens\": [{\"id\": 4, \"content\": \"\\u2581\\u2581\"}], \"normalizer\": {\"type\": "
-               "\"Replace\", \"pattern\": {\"String\": \" \"}, \"content\": \"\\u2581\"}, " GEMMA_SPLIT GEMMA_MODEL);
+    write_file(&f, "tokenizer.json", "{\"added_tokens\": [{\"id\": 4, \"content\": \"\\u2581\\u2581\"}], "
+               "\"normalizer\": {\"type\": \"Replace\", \"pattern\": {\"String\": \" \"}, \"content\": \"\\u2581\"}, " GEMMA_SPLIT GEMMA_MODEL);
     cr_assert_eq(open_folder(&f, &err), 0, "%s", err.text);
     EXPECT_IDS(f.t, " a  a", 0, 3, 4, 1);
     int64_t n = ht_tokenizer_decode(f.t, (const int32_t[]){3, 4, 1}, 3, false, out, sizeof out);
@@ -274,13 +274,10 @@ static void write_bytes(const folder *f, const char *name, const uint8_t *data, 
     fclose(file);
 }
 
-Test(tokenizer_hf, sentencepiece_file)
+/* Six pieces: ids 0 to 2 are special, 3 to 5 words. */
+static size_t put_pieces(uint8_t *m)
 {
-    folder f = {.t = NULL};
-    ht_error err = {0};
-    uint8_t m[256];
     size_t n = 0;
-    test_temp_dir(f.path);
     n += put_piece(m + n, "<unk>", 0, HT_TOKEN_UNKNOWN);
     n += put_piece(m + n, "<s>", 0, HT_TOKEN_CONTROL);
     n += put_piece(m + n, "</s>", 0, HT_TOKEN_CONTROL);
@@ -288,7 +285,59 @@ Test(tokenizer_hf, sentencepiece_file)
     n += put_piece(m + n, "a", -2, HT_TOKEN_NORMAL);
     n += put_piece(m + n, "\xe2\x96\x81" "a", -1, HT_TOKEN_NORMAL);
     memcpy(m + n, "\x12\x02\x18\x02", 4); /* model type BPE */
-    n += 4;
+    return n + 4;
+}
+
+/* A folder without tokenizer.json: added tokens are in tokenizer_config.json, or in a file of their own. */
+Test(tokenizer_hf, tokens_added_to_a_sentencepiece_file)
+{
+    static const struct { const char *json, *names; } wrong[] = {
+        {"{\"<u>\": -1}", "'<u>'"}, {"{\"7\": {\"special\": true}}", "'7'"}, {"{\"x\": {\"content\": \"<u>\"}}", "'x'"},
+        {"[7]", "added_tokens.json"}, {"{\"<u>\": 900000}", "900000"},
+    };
+    folder f = {.t = NULL};
+    ht_error err = {0};
+    uint8_t m[256];
+    size_t n = put_pieces(m);
+    test_temp_dir(f.path);
+    write_bytes(&f, "tokenizer.model", m, n);
+    write_file(&f, "added_tokens.json", "{\"<|im_end|>\": 7, \"<u>\": 6, \"</s>\": 2}");
+    cr_assert_eq(open_folder(&f, &err), 0, "%s", err.text);
+    cr_assert_eq(ht_tokenizer_size(f.t), 8);
+    cr_assert(ht_tokenizer_is_end(f.t, 7) && ht_tokenizer_kind(f.t, 7) == HT_TOKEN_CONTROL);
+    EXPECT_IDS(f.t, "aa<u><|im_end|>", HT_ENCODE_SPECIAL, 5, 4, 6, 7);
+    close_folder(&f);
+    cr_assert_gt(test_fail_each_allocation(open_folder, close_folder, &f), 10);
+    write_file(&f, "tokenizer_config.json", "{\"added_tokens_decoder\": {\"2\": {\"content\": \"</s>\", \"special\": true}, "
+               "\"9\": {\"content\": \"<v>\", \"special\": true, \"rstrip\": true}, \"4\": {\"content\": \"a\", \"special\": true}}}");
+    cr_assert_eq(open_folder(&f, &err), 0, "%s", err.text);
+    cr_assert_eq(ht_tokenizer_size(f.t), 10);
+    cr_assert_eq(ht_tokenizer_find(f.t, "<u>"), -1, "the older file does not count");
+    cr_assert_eq(ht_tokenizer_kind(f.t, 8), HT_TOKEN_UNUSED);
+    cr_assert_eq(ht_tokenizer_kind(f.t, 4), HT_TOKEN_CONTROL);
+    EXPECT_IDS(f.t, "<v>  a</s>", HT_ENCODE_SPECIAL, 9, 4, 2);
+    close_folder(&f);
+    f.rows = 6;
+    cr_assert_eq(open_folder(&f, &err), 0, "%s", err.text);
+    cr_assert_eq(ht_tokenizer_size(f.t), 6);
+    close_folder(&f);
+    f.rows = 0;
+    write_file(&f, "tokenizer_config.json", "{}");
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        write_file(&f, "added_tokens.json", wrong[i].json);
+        cr_assert_eq(open_folder(&f, &err), -EINVAL);
+        cr_assert(strstr(err.text, wrong[i].names), "%s", err.text);
+    }
+    test_temp_remove(f.path);
+}
+
+Test(tokenizer_hf, sentencepiece_file)
+{
+    folder f = {.t = NULL};
+    ht_error err = {0};
+    uint8_t m[256];
+    size_t n = put_pieces(m);
+    test_temp_dir(f.path);
     write_bytes(&f, "tokenizer.model", m, n);
     cr_assert_eq(open_folder(&f, &err), 0, "%s", err.text);
     cr_assert_eq(err.code, 0);
