@@ -2,8 +2,10 @@
  *
  *   ModelProto       1: repeated SentencePiece, 2: TrainerSpec, 3: NormalizerSpec
  *   SentencePiece    1: string piece, 2: float score, 3: kind (numbered as in GGUF; absent: normal)
- *   TrainerSpec      3: model type (1 unigram, 2 BPE), 40: unknown id, 41: BOS id, 42: EOS id
- *   NormalizerSpec   1: name, 3: whether a blank is put in front */
+ *   TrainerSpec      3: model type (1 unigram, 2 BPE), 24: blanks end words (absent: no), 40: unknown id, 41: BOS id,
+ *                    42: EOS id
+ *   NormalizerSpec   1: name, 3: whether a blank is put in front, 4: whether superfluous blanks go, 5: whether blanks become
+ *                    U+2581 (each absent: yes) */
 #include "core/base/cursor.h"
 #include "core/base/file.h"
 #include "core/base/log.h"
@@ -57,7 +59,7 @@ typedef struct model_file {
     float *scores;
     int64_t n;
     int64_t type, unknown, bos, eos;
-    bool adds_blank, identity;
+    bool adds_blank, identity, drops_blanks, marks_blanks, blank_is_suffix;
 } model_file;
 
 static bool read_piece(model_file *m, ht_cursor c)
@@ -79,11 +81,14 @@ static bool read_spec(model_file *m, ht_cursor c, bool trainer)
     field f;
     while (next_field(&c, &f)) {
         if (trainer && f.number == 3) m->type = (int64_t)f.value;
+        if (trainer && f.number == 24) m->blank_is_suffix = f.value != 0;
         if (trainer && f.number == 40) m->unknown = (int32_t)f.value;
         if (trainer && f.number == 41) m->bos = (int32_t)f.value;
         if (trainer && f.number == 42) m->eos = (int32_t)f.value;
         if (!trainer && f.number == 1) m->identity = f.message.size == 8 && !memcmp(f.message.data, "identity", 8);
         if (!trainer && f.number == 3) m->adds_blank = f.value != 0;
+        if (!trainer && f.number == 4) m->drops_blanks = f.value != 0;
+        if (!trainer && f.number == 5) m->marks_blanks = f.value != 0;
     }
     return !c.failed;
 }
@@ -110,7 +115,11 @@ static int read_file(model_file *m, const uint8_t *data, size_t size, const char
     if (m->type != 2) return ht_fail(err, -ENOTSUP, "%s: model type %lld is not supported (2, BPE, is)", path,
                                      (long long)m->type);
     if (!m->identity) return ht_fail(err, -ENOTSUP, "%s: its normalisation is not supported (identity is)", path);
-    return 0;
+    const char *setting = m->drops_blanks      ? "remove_extra_whitespaces = true"
+                          : !m->marks_blanks   ? "escape_whitespaces = false"
+                          : m->blank_is_suffix ? "treat_whitespace_as_suffix = true"
+                                               : NULL;
+    return setting ? ht_fail(err, -ENOTSUP, "%s: %s is not supported", path, setting) : 0;
 }
 
 /* Grows the pieces to *n, the new ones without spelling. */
@@ -168,7 +177,8 @@ int ht_vocab_from_sentencepiece(ht_tokenizer *t, const char *path, const ht_adde
 {
     ht_file file;
     int32_t eos = -1;
-    model_file m = {.type = 1, .unknown = 0, .bos = 1, .eos = 2, .adds_blank = true, .identity = true};
+    model_file m = {.type = 1, .unknown = 0, .bos = 1, .eos = 2, .adds_blank = true, .identity = true, .drops_blanks = true,
+                    .marks_blanks = true};
     int ret = ht_file_open(&file, path, err);
     if (ret < 0) return ret;
     if ((ret = read_file(&m, file.data, file.size, path, err)) < 0) goto out;

@@ -181,7 +181,8 @@ Test(tokenizer_hf, blanks_replaced_before_they_are_cut_at)
     close_folder(&f);
     /* runs of blanks are added tokens there, which changes no ids and shows none as U+2581 */
     write_file(&f, "tokenizer.json", "{\"added_tokens\": [{\"id\": 4, \"content\": \"\\u2581\\u2581\"}], "
-               "\"normalizer\": {\"type\": \"Replace\", \"pattern\": {\"String\": \" \"}, \"content\": \"\\u2581\"}, " GEMMA_SPLIT GEMMA_MODEL);
+               "\"normalizer\": {\"type\": \"Replace\", \"pattern\": {\"String\": \" \"}, \"content\": \"\\u2581\"}, "
+               GEMMA_SPLIT GEMMA_MODEL);
     cr_assert_eq(open_folder(&f, &err), 0, "%s", err.text);
     EXPECT_IDS(f.t, " a  a", 0, 3, 4, 1);
     int64_t n = ht_tokenizer_decode(f.t, (const int32_t[]){3, 4, 1}, 3, false, out, sizeof out);
@@ -284,8 +285,35 @@ static size_t put_pieces(uint8_t *m)
     n += put_piece(m + n, "\xe2\x96\x81", -3, HT_TOKEN_NORMAL);
     n += put_piece(m + n, "a", -2, HT_TOKEN_NORMAL);
     n += put_piece(m + n, "\xe2\x96\x81" "a", -1, HT_TOKEN_NORMAL);
-    memcpy(m + n, "\x12\x02\x18\x02", 4); /* model type BPE */
-    return n + 4;
+    memcpy(m + n, "\x1a\x02\x20\x00", 4);     /* remove_extra_whitespaces = false */
+    memcpy(m + n + 4, "\x12\x02\x18\x02", 4); /* model type BPE */
+    return n + 8;
+}
+
+/* A setting that is not known changes ids. */
+Test(tokenizer_hf, sentencepiece_settings_are_named)
+{
+    static const struct { uint8_t bytes[8]; size_t n; const char *names; } cases[] = {
+        {{0x1a, 2, 0x20, 1}, 4, "remove_extra_whitespaces"}, {{0x1a, 2, 0x28, 0}, 4, "escape_whitespaces"},
+        {{0x12, 3, 0xc0, 1, 1}, 5, "treat_whitespace_as_suffix"}, {{0x1a, 4, 0x0a, 2, 'n', 'f'}, 6, "normalisation"},
+    };
+    folder f = {.t = NULL};
+    uint8_t m[256];
+    size_t n = put_pieces(m);
+    test_temp_dir(f.path);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        ht_error err = {0};
+        memcpy(m + n, cases[i].bytes, cases[i].n);
+        write_bytes(&f, "tokenizer.model", m, n + cases[i].n);
+        cr_assert_eq(open_folder(&f, &err), -ENOTSUP, "%s", cases[i].names);
+        cr_assert(strstr(err.text, cases[i].names), "%s does not name %s", err.text, cases[i].names);
+    }
+    ht_error err = {0};
+    memcpy(m + n - 8, "\x1a\x02\x28\x01", 4); /* without a word on superfluous blanks, they go */
+    write_bytes(&f, "tokenizer.model", m, n);
+    cr_assert_eq(open_folder(&f, &err), -ENOTSUP);
+    cr_assert(strstr(err.text, "remove_extra_whitespaces"), "%s", err.text);
+    test_temp_remove(f.path);
 }
 
 /* A folder without tokenizer.json: added tokens are in tokenizer_config.json, or in a file of their own. */
@@ -309,7 +337,8 @@ Test(tokenizer_hf, tokens_added_to_a_sentencepiece_file)
     close_folder(&f);
     cr_assert_gt(test_fail_each_allocation(open_folder, close_folder, &f), 10);
     write_file(&f, "tokenizer_config.json", "{\"added_tokens_decoder\": {\"2\": {\"content\": \"</s>\", \"special\": true}, "
-               "\"9\": {\"content\": \"<v>\", \"special\": true, \"rstrip\": true}, \"4\": {\"content\": \"a\", \"special\": true}}}");
+               "\"9\": {\"content\": \"<v>\", \"special\": true, \"rstrip\": true}, \"4\": "
+               "{\"content\": \"a\", \"special\": true}}}");
     cr_assert_eq(open_folder(&f, &err), 0, "%s", err.text);
     cr_assert_eq(ht_tokenizer_size(f.t), 10);
     cr_assert_eq(ht_tokenizer_find(f.t, "<u>"), -1, "the older file does not count");
