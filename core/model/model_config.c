@@ -224,6 +224,7 @@ static void read_factors(reader *r, const cJSON *p, const char *key, int which)
 {
     const cJSON *list = item_of(p, key), *item;
     int32_t n = 0, pairs = r->shape->rope.dims / 2;
+    if (r->rc >= 0 && !cJSON_IsArray(list)) r->rc = ht_fail(r->err, -EINVAL, "%s: %s is missing or no list", r->name, key);
     if (r->rc >= 0 && cJSON_GetArraySize(list) != pairs)
         r->rc = ht_fail(r->err, -EINVAL, "%s: %s has %d items, should be %d", r->name, key, cJSON_GetArraySize(list), pairs);
     float *v = r->rc < 0 ? NULL : new_divisors(r, which);

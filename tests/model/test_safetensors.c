@@ -242,6 +242,8 @@ Test(safetensors, config_errors_name_the_key)
          -EINVAL},
         {LLAMA ",\"rope_scaling\":{\"type\":\"longrope\",\"short_factor\":[1,1,1,1,1,1,1,0],\"long_factor\":[1]}}",
          "short_factor[7]", -EINVAL},
+        {LLAMA ",\"rope_scaling\":{\"type\":\"longrope\",\"short_factor\":{\"a\":1,\"b\":1,\"c\":1,\"d\":1,\"e\":1,"
+               "\"f\":1,\"g\":1,\"h\":1},\"long_factor\":[1]}}", "short_factor is missing or no list", -EINVAL},
         {"{\"model_type\":\"phi3\"," PLAIN ",\"partial_rotary_factor\":0.2}", "RoPE over 3 elements", -EINVAL},
         {LLAMA ",\"partial_rotary_factor\":0.5}", "partial_rotary_factor is not supported", -ENOTSUP},
         {LLAMA ",\"rope_scaling\":\"linear\"}", "rope_scaling is no object", -EINVAL},
