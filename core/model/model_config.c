@@ -128,6 +128,10 @@ static void read_layer_types(reader *r)
     const cJSON *list = item_of(r->root, "layer_types"), *item;
     int32_t n = 0, local = 0, first_full = -1;
     if (r->rc < 0 || !list) return;
+    if (!cJSON_IsArray(list)) {
+        r->rc = ht_fail(r->err, -EINVAL, "%s: layer_types is no list", r->name);
+        return;
+    }
     cJSON_ArrayForEach(item, list)
     {
         bool sliding = cJSON_IsString(item) && strcmp(item->valuestring, "sliding_attention") == 0;
