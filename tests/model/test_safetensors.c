@@ -254,6 +254,7 @@ Test(safetensors, config_errors_name_the_key)
          "starcoder2, gemma, gemma2, gemma3_text", -ENOTSUP},
         {"{\"model_type\":\"gemma3_text\"," PLAIN ",\"attn_logit_softcapping\":4}", "attn_logit_softcapping", -ENOTSUP},
         {"{\"model_type\":\"mistral\"," PLAIN ",\"layer_types\":[\"full_attention\"]}", "layer_types has 1 items", -EINVAL},
+        {"{\"model_type\":\"mistral\"," PLAIN ",\"layer_types\":{\"0\":\"full_attention\"}}", "layer_types is no list", -EINVAL},
         {"{\"model_type\":\"mistral\"," PLAIN ",\"layer_types\":[\"full_attention\",\"sliding_attention\"]}", "this order of layers",
          -ENOTSUP},
         {"{\"model_type\":\"mistral\"," PLAIN ",\"layer_types\":[\"full_attention\",\"linear_attention\"]}", "layer_types[1]",
