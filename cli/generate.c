@@ -61,8 +61,6 @@ static bool parse_bias(const char *text, int32_t vocab_size, struct hearth_logit
     return true;
 }
 
-float cli_share(float p) { return p > 0 ? p : 1e-9f; }
-
 int cli_sampler_options(const char *command, const cli_sampling_options *o, const hearth_vocab *vocab,
                         hearth_sampler_options *out)
 {

@@ -28,7 +28,7 @@ int cli_sampler_options(const char *command, const cli_sampling_options *options
                         hearth_sampler_options *out);
 /* A share of the probability (--top-p, --typical, a line's) as hearth.h has it: off is 0 there, but who asks for 0 wants
  * the smallest share, one token. */
-float cli_share(float p);
+static inline float cli_share(float p) { return p > 0 ? p : 1e-9f; }
 /* A sampler by the options. A random seed is drawn if none was given, and *seed says which. -1: open; otherwise the
  * exit code, and the reason has been said. */
 int cli_sampler_open(const char *command, const cli_sampling_options *options, const hearth_engine *engine,

@@ -146,7 +146,7 @@ Test(tokenizer, an_end_of_turn_is_never_text)
 /* As in Gemma's files by older converters: runs of blanks are user-defined tokens, spelled with U+2581. */
 Test(tokenizer, runs_of_blanks_as_tokens)
 {
-    static const char *const texts[] = {"<unk>", "a", "\xe2\x96\x81", "\xe2\x96\x81" "a", "\xe2\x96\x81\xe2\x96\x81",
+    static const char *const texts[] = {"<unk>", "a", "\xe2\x96\x81", "\342\226\201a", "\xe2\x96\x81\xe2\x96\x81",
                                         "\xe2\x96\x81\xe2\x96\x81\xe2\x96\x81"};
     static const int kinds[] = {HT_TOKEN_UNKNOWN, HT_TOKEN_NORMAL, HT_TOKEN_NORMAL, HT_TOKEN_NORMAL, HT_TOKEN_USER,
                                 HT_TOKEN_USER};
