@@ -214,6 +214,7 @@ static int go(cli_batch *b)
 
 /* ---- the command ---------------------------------------------------------------------------------------------- */
 
+/* The name at a path's end, and the folder that it is in. */
 static const char *split_path(const char *path, struct stat *folder, bool *found)
 {
     const char *slash = strrchr(path, '/');

@@ -290,6 +290,15 @@ static size_t put_pieces(uint8_t *m)
     return n + 8;
 }
 
+/* As the tokenizer.model of a new folder. */
+static size_t write_pieces(folder *f, uint8_t *m)
+{
+    size_t n = put_pieces(m);
+    test_temp_dir(f->path);
+    write_bytes(f, "tokenizer.model", m, n);
+    return n;
+}
+
 /* A setting that is not known changes ids. */
 Test(tokenizer_hf, sentencepiece_settings_are_named)
 {
@@ -326,9 +335,7 @@ Test(tokenizer_hf, tokens_added_to_a_sentencepiece_file)
     folder f = {.t = NULL};
     ht_error err = {0};
     uint8_t m[256];
-    size_t n = put_pieces(m);
-    test_temp_dir(f.path);
-    write_bytes(&f, "tokenizer.model", m, n);
+    write_pieces(&f, m);
     write_file(&f, "added_tokens.json", "{\"<|im_end|>\": 7, \"<u>\": 6, \"</s>\": 2}");
     cr_assert_eq(open_folder(&f, &err), 0, "%s", err.text);
     cr_assert_eq(ht_tokenizer_size(f.t), 8);
@@ -365,9 +372,7 @@ Test(tokenizer_hf, sentencepiece_file)
     folder f = {.t = NULL};
     ht_error err = {0};
     uint8_t m[256];
-    size_t n = put_pieces(m);
-    test_temp_dir(f.path);
-    write_bytes(&f, "tokenizer.model", m, n);
+    size_t n = write_pieces(&f, m);
     cr_assert_eq(open_folder(&f, &err), 0, "%s", err.text);
     cr_assert_eq(err.code, 0);
     EXPECT_IDS(f.t, "aa a?!", HT_ENCODE_BOS, 1, 5, 4, 5, 0);
