@@ -140,12 +140,22 @@ TILE_INLINE float sum_lanes(__m256 v)
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
 }
 
-TILE_INLINE __m256i column_product(bool is_signed, __m256i w, const int8_t *q)
+/* Products by pairs. Signed bytes: one's size times the other with its sign; the weights of IQ4 types give up theirs to x,
+ * whose size is the same for all rows, since none of them is -128, which cannot be negated. */
+TILE_INLINE __m256i pairs_product(ht_type type, __m256i w, __m256i x)
+{
+    if (type == HT_IQ4_NL || type == HT_IQ4_XS)
+        return _mm256_maddubs_epi16(_mm256_abs_epi8(x), _mm256_sign_epi8(w, x));
+    if (type == HT_Q8_0)
+        return _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+    return _mm256_maddubs_epi16(w, x);
+}
+
+TILE_INLINE __m256i column_dword(const int8_t *q)
 {
     int32_t v;
     memcpy(&v, q, sizeof(v));
-    __m256i x = _mm256_set1_epi32(v);
-    return is_signed ? _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w)) : _mm256_maddubs_epi16(w, x);
+    return _mm256_set1_epi32(v);
 }
 
 /* pairs: in 16 bits, of each half where they do not run across both. */
@@ -157,7 +167,7 @@ TILE_INLINE void sum_quarter(ht_type type, int h, int i, __m256i w, __m256i s, c
                              int64_t aux_stride, block_sum *sum)
 {
     const bool across = unpack_pairs(type) == 8;
-    __m256i p = column_product(unpack_is_signed(type), w, q);
+    __m256i p = pairs_product(type, w, column_dword(q));
     if (unpack_pairs(type) == 1) {
         p = _mm256_madd_epi16(p, s);
         sum->whole = h == 0 && i == 0 ? p : _mm256_add_epi32(sum->whole, p);
@@ -194,11 +204,7 @@ TILE_INLINE __m256i sum_by_rows(ht_type type, const tile_rows *tile, size_t at, 
         __m256i v = load_pair(tile, at, m), p[2];
         TILE_UNROLL for (int h = 0; h < 2; h++) {
             __m256i w = type != HT_Q8_0 ? low_bits(v, 4 * h, 15) : h == 0 ? v : load_pair(tile, at + 16, m);
-            if (type == HT_IQ4_NL || type == HT_IQ4_XS) /* no value is -128, so it can be negated */
-                p[h] = _mm256_maddubs_epi16(_mm256_abs_epi8(x[h]), _mm256_sign_epi8(iq4_values(w), x[h]));
-            else
-                p[h] = is_signed ? _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x[h], w))
-                                 : _mm256_maddubs_epi16(w, x[h]);
+            p[h] = pairs_product(type, type == HT_IQ4_NL || type == HT_IQ4_XS ? iq4_values(w) : w, x[h]);
             if (is_signed)
                 p[h] = _mm256_madd_epi16(p[h], _mm256_set1_epi16(1));
         }
