@@ -140,6 +140,13 @@ static int grow(model_file *m, int64_t n)
     return 0;
 }
 
+/* Has its id this token's spelling? Otherwise the id is another piece's, which stays as it is. */
+static bool is_added(const model_file *m, const ht_added_token *a)
+{
+    ht_gguf_string own = m->spelled[a->id];
+    return own.len == a->spelled.len && (own.len == 0 || memcmp(own.data, a->spelled.data, own.len) == 0);
+}
+
 static int add_tokens(model_file *m, const ht_added_token *added, int n_added, const char *path, ht_error *err)
 {
     int64_t pieces = m->n, n = pieces;
@@ -151,12 +158,11 @@ static int add_tokens(model_file *m, const ht_added_token *added, int n_added, c
     if (n > pieces && grow(m, n) < 0) return ht_fail(err, -ENOMEM, "%s: no memory", path);
     for (int i = 0; i < n_added; i++) {
         const ht_added_token *a = &added[i];
-        ht_gguf_string own = m->spelled[a->id];
         uint8_t *kind = &m->kinds[a->id];
         if (a->id >= pieces) {
             m->spelled[a->id] = a->spelled;
             *kind = a->kind;
-        } else if (own.len != a->spelled.len || (own.len && memcmp(own.data, a->spelled.data, own.len))) {
+        } else if (!is_added(m, a)) {
             ht_log(HT_LOG_WARN, "%s: piece %lld stays, another file adds '%.60s' in its place", path, (long long)a->id,
                    a->spelled.data);
         } else if (*kind == HT_TOKEN_NORMAL || *kind == HT_TOKEN_USER || *kind == HT_TOKEN_UNUSED) {
@@ -192,7 +198,8 @@ int ht_vocab_from_sentencepiece(ht_tokenizer *t, const char *path, const ht_adde
     if (ret == 0) ret = checked_id(t, m.bos, "BOS", path, &t->bos, err);
     if (ret == 0) ret = checked_id(t, m.eos, "EOS", path, &eos, err);
     if (ret == 0 && eos >= 0) t->marks[eos] |= HT_MARK_END;
-    for (int i = 0; ret == 0 && i < n_added; i++) t->marks[added[i].id] |= added[i].marks;
+    for (int i = 0; ret == 0 && i < n_added; i++)
+        if (is_added(&m, &added[i])) t->marks[added[i].id] |= added[i].marks;
     t->adds_bos = t->bos >= 0; /* as the Llama family wants it; tokenizer_config.json may say otherwise */
 out:
     ht_free(m.spelled);

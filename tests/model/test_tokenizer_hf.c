@@ -358,6 +358,12 @@ Test(tokenizer_hf, tokens_added_to_a_sentencepiece_file)
     cr_assert_eq(ht_tokenizer_size(f.t), 6);
     close_folder(&f);
     f.rows = 0;
+    /* Refused, for id 2 is </s>: nor does </s> take the blanks behind it. */
+    write_file(&f, "tokenizer_config.json", "{\"added_tokens_decoder\": {\"2\": {\"content\": \"<w>\", \"special\": true, "
+               "\"rstrip\": true}}}");
+    cr_assert_eq(open_folder(&f, &err), 0, "%s", err.text);
+    EXPECT_IDS(f.t, "</s>  a", HT_ENCODE_SPECIAL, 2, 3, 3, 5);
+    close_folder(&f);
     write_file(&f, "tokenizer_config.json", "{}");
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         write_file(&f, "added_tokens.json", wrong[i].json);
