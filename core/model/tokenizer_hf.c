@@ -121,10 +121,7 @@ static int count_ids(const cJSON *vocab, const cJSON *added, int32_t rows, int64
     }
     warn_left_out("tokenizer.json", rows, n_left_out, left_out);
     if (!count) return ht_fail(err, -EINVAL, "tokenizer.json: model.vocab is empty");
-    /* Ids may have gaps, but a small file must not ask for a large table. */
-    if (*n > 4 * count + 65536) return ht_fail(err, -EINVAL, "tokenizer.json: id %lld among %lld tokens",
-                                               (long long)*n - 1, (long long)count);
-    return 0;
+    return ht_vocab_check_gaps(*n, count, "tokenizer.json", err);
 }
 
 static int fill_table(table *b, const cJSON *vocab, const cJSON *added, int32_t rows, bool bytes_too, ht_error *err)

@@ -184,6 +184,9 @@ typedef struct ht_vocab_source {
     const char *origin;            /* names the token list in errors */
 } ht_vocab_source;
 
+/* Ids may have gaps, but a small file must not ask for a large table: -EINVAL when ids go up to n - 1 and only `count`
+ * tokens are there. */
+int ht_vocab_check_gaps(int64_t n, int64_t count, const char *origin, ht_error *err);
 /* Everything but merges, splitter and settings; t->model is set. */
 int ht_vocab_build(ht_tokenizer *t, const ht_vocab_source *source, ht_error *err);
 int ht_vocab_merges_open(ht_tokenizer *t, uint64_t n, ht_error *err);

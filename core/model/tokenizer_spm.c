@@ -152,9 +152,8 @@ static int add_tokens(model_file *m, const ht_added_token *added, int n_added, c
     int64_t pieces = m->n, n = pieces;
     for (int i = 0; i < n_added; i++)
         if (added[i].id >= n) n = added[i].id + 1;
-    /* Ids may have gaps, but a small file must not ask for a large table. */
-    if (n > pieces + 4 * (int64_t)n_added + 65536)
-        return ht_fail(err, -EINVAL, "%s: added id %lld beside %lld pieces", path, (long long)n - 1, (long long)pieces);
+    int ret = ht_vocab_check_gaps(n, pieces + n_added, path, err);
+    if (ret < 0) return ret;
     if (n > pieces && grow(m, n) < 0) return ht_fail(err, -ENOMEM, "%s: no memory", path);
     for (int i = 0; i < n_added; i++) {
         const ht_added_token *a = &added[i];

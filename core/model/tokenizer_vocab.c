@@ -206,6 +206,12 @@ static int fill_maps(ht_tokenizer *t)
     return 0;
 }
 
+int ht_vocab_check_gaps(int64_t n, int64_t count, const char *origin, ht_error *err)
+{
+    if (n <= 4 * count + 65536) return 0;
+    return ht_fail(err, -EINVAL, "%s: id %lld among %lld tokens", origin, (long long)n - 1, (long long)count);
+}
+
 int ht_vocab_build(ht_tokenizer *t, const ht_vocab_source *source, ht_error *err)
 {
     if (source->n < 1 || source->n > 1 << 24) {

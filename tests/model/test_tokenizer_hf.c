@@ -222,7 +222,7 @@ Test(tokenizer_hf, what_is_not_supported_is_named)
         {"{\"pre_tokenizer\": {\"type\": \"UnicodeScripts\"}, " BYTES_MODEL, "'UnicodeScripts'", -ENOTSUP},
         {"{\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [" BYTE_LEVEL ", {\"type\": \"Split\", \"pattern\": "
          "{\"Regex\": \"(\"}, \"behavior\": \"Isolated\"}]}, " BYTES_MODEL, "does not compile", -EINVAL},
-        {"{\"model\": {\"vocab\": {\"a\": 9000000}, \"merges\": []}}", "id 9000000", -EINVAL},
+        {"{\"model\": {\"vocab\": {\"a\": 9000000}, \"merges\": []}}", "id 9000000 among 1 tokens", -EINVAL},
         {"{\"model\": {\"vocab\": {\"a\": -1}, \"merges\": []}}", "model.vocab['a']", -EINVAL},
         {"{\"model\": {\"vocab\": {}, \"merges\": []}}", "model.vocab is empty", -EINVAL},
         {"{\"model\": {\"vocab\": {\"a\": 0}, \"merges\": [\"a b\"]}}", "model.merges[0]: 'b'", -EINVAL},
@@ -330,7 +330,7 @@ Test(tokenizer_hf, tokens_added_to_a_sentencepiece_file)
 {
     static const struct { const char *json, *names; } wrong[] = {
         {"{\"<u>\": -1}", "'<u>'"}, {"{\"7\": {\"special\": true}}", "'7'"}, {"{\"x\": {\"content\": \"<u>\"}}", "'x'"},
-        {"[7]", "added_tokens.json"}, {"{\"<u>\": 900000}", "900000"},
+        {"[7]", "added_tokens.json"}, {"{\"<u>\": 900000}", "id 900000 among 7 tokens"},
     };
     folder f = {.t = NULL};
     ht_error err = {0};
