@@ -2,30 +2,48 @@
 #include "api/handles.h"
 #include "core/base/memory.h"
 #include "core/model/chat.h"
+#include "core/model/model.h"
 #include "core/model/safetensors.h"
-#include "core/model/tokenizer.h"
 
 #include <string.h>
 
 const hearth_vocab *hearth_engine_vocab(const hearth_engine *engine) { return &engine->vocab; }
 
+static int open_from_gguf(ht_tokenizer **out, const char *path, ht_error *err)
+{
+    ht_gguf gguf;
+    int r = ht_gguf_open(&gguf, path, err);
+
+    if (r < 0) return r;
+    r = ht_tokenizer_from_gguf(out, &gguf, err);
+    ht_gguf_close(&gguf);
+    return r < 0 ? ht_error_prefix(err, "%s", path) : r;
+}
+
+/* As the engine has it where the folder is a model, for what has no row in the embedding is no token then; a folder may
+ * also hold a tokenizer alone. */
+static int open_from_folder(ht_tokenizer **out, const char *path, ht_error *err)
+{
+    ht_error why = {0};
+    ht_model *m;
+    int r = ht_model_open(&m, path, &why);
+
+    if (r == -ENOMEM) return ht_fail(err, r, "%s", why.text);
+    if (r < 0) return (r = ht_tokenizer_from_hf(out, path, 0, err)) < 0 ? ht_error_prefix(err, "%s", path) : r;
+    r = ht_model_open_tokenizer(out, m, path, err);
+    ht_model_close(&m);
+    return r;
+}
+
 int hearth_vocab_open(hearth_vocab **out, const char *path, hearth_error *error)
 {
     ht_error err = {0};
-    ht_gguf gguf = {0};
     hearth_vocab *v = ht_calloc(1, sizeof(*v));
 
     *out = NULL;
-    bool folder = ht_is_folder(path);
-    int r = !v       ? ht_fail(&err, -ENOMEM, "out of memory for a vocabulary")
-            : folder ? ht_tokenizer_from_hf(&v->tokenizer, path, 0, &err)
-                     : ht_gguf_open(&gguf, path, &err);
-    if (folder && r < 0) ht_error_prefix(&err, "%s", path);
-    if (r >= 0 && !folder) {
-        r = ht_tokenizer_from_gguf(&v->tokenizer, &gguf, &err);
-        ht_gguf_close(&gguf);
-        if (r < 0) ht_error_prefix(&err, "%s", path);
-    }
+    int r = !v                   ? ht_fail(&err, -ENOMEM, "out of memory for a vocabulary")
+            : ht_is_folder(path) ? open_from_folder(&v->tokenizer, path, &err)
+                                 : open_from_gguf(&v->tokenizer, path, &err);
     if (r < 0) hearth_vocab_close(&v);
     else *out = v;
     return ht_give_error(r < 0 ? r : 0, &err, error);
