@@ -73,7 +73,7 @@ static int hash_file(const char *path, cli_hash *hash, uint64_t *bytes, hearth_e
 static int is_read(const struct dirent *entry)
 {
     static const char *const names[] = {"config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
-                                        "chat_template.jinja", "model.safetensors.index.json"};
+                                        "added_tokens.json", "chat_template.jinja", "model.safetensors.index.json"};
     size_t n = strlen(entry->d_name), tail = strlen(".safetensors");
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(entry->d_name, names[i]) == 0) return 1;

@@ -261,7 +261,7 @@ BATCH_TEST(a_folder_is_a_model)
     s = test_hearth(NULL, "batch", "-m", command, "-i", jobs, "-o", out, "-n", "2", "-c", "32", "-q");
     cr_assert_eq(s.code, 0, "slashes at the end make it another model: %s", s.err);
     spawned_free(&s);
-    static const char *const changed[] = {"tokenizer.model", "config.json"};
+    static const char *const changed[] = {"tokenizer.model", "added_tokens.json", "config.json"};
     for (size_t i = 0; i < sizeof changed / sizeof *changed; i++) {
         snprintf(command, sizeof command, "echo ' ' >> '%s/%s'", copy, changed[i]);
         cr_assert_eq(system(command), 0);
