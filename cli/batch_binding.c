@@ -1,8 +1,8 @@
 /* What a job's results depend on: its file, the model, and every option that changes an answer. Threads, slots and how
  * the weights are loaded do not: the engine's numbers are the same. */
 #include "cli/batch.h"
+#include "cli/model_files.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -69,58 +69,19 @@ static int hash_file(const char *path, cli_hash *hash, uint64_t *bytes, hearth_e
     return got < 0 ? cli_file_error(error, path, (int)-got) : 0;
 }
 
-/* What is read of a Hugging Face folder. */
-static int is_read(const struct dirent *entry)
-{
-    static const char *const names[] = {"config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
-                                        "added_tokens.json", "chat_template.jinja", "model.safetensors.index.json"};
-    size_t n = strlen(entry->d_name), tail = strlen(".safetensors");
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (strcmp(entry->d_name, names[i]) == 0) return 1;
-    return n > tail && strcmp(entry->d_name + n - tail, ".safetensors") == 0;
-}
-
-static int by_name(const struct dirent **a, const struct dirent **b) { return strcmp((*a)->d_name, (*b)->d_name); }
-
-static int hash_folder(const char *path, cli_hash *hash, uint64_t *bytes, hearth_error *error)
-{
-    struct dirent **entry;
-    int n = scandir(path, &entry, is_read, by_name), rc = n < 0 ? cli_file_error(error, path, errno) : 0;
-    for (int i = 0; i < n; i++) {
-        cli_text name = {0};
-        cli_text_add(&name, path, strlen(path));
-        cli_text_add(&name, "/", 1);
-        cli_text_add(&name, entry[i]->d_name, strlen(entry[i]->d_name));
-        *hash = cli_hash_more(*hash, entry[i]->d_name, strlen(entry[i]->d_name) + 1);
-        if (rc == 0) rc = hash_file(name.data, hash, bytes, error);
-        cli_text_free(&name);
-        free(entry[i]);
-    }
-    if (n >= 0) free(entry);
-    return rc;
-}
-
-/* A folder, or all parts of a model that is split: NAME-00001-of-00003.gguf. */
 static int bind_model(cli_batch *b, hearth_error *error)
 {
-    const char *path = b->o->engine.model;
-    size_t n = strlen(path), tail = strlen("-00001-of-00003.gguf");
-    int part = 0, parts = 1, read = 0, rc = 0;
+    cli_model_files files;
     uint64_t bytes = 0;
     cli_hash hash = CLI_HASH_START;
     char text[CLI_HASH_TEXT];
-    bool split = n > tail && sscanf(path + n - tail, "-%5d-of-%5d.gguf%n", &part, &parts, &read) == 2 && read == (int)tail;
-    struct stat st;
-    bool folder = stat(path, &st) == 0 && S_ISDIR(st.st_mode);
-    if (folder) rc = hash_folder(path, &hash, &bytes, error);
-    for (int i = 1; i <= (split ? parts : 1) && rc == 0 && !folder; i++) {
-        cli_text name = {0};
-        cli_text_add(&name, path, split ? n - tail : n);
-        char end[64];
-        if (split) cli_text_add(&name, end, (size_t)snprintf(end, sizeof end, "-%05d-of-%05d.gguf", i, parts));
-        rc = hash_file(name.data, &hash, &bytes, error);
-        cli_text_free(&name);
+    int rc = cli_model_files_find(&files, b->o->engine.model, error);
+    for (int i = 0; i < files.n && rc == 0; i++) {
+        const char *name = strrchr(files.path[i], '/');
+        if (files.folder) hash = cli_hash_more(hash, name + 1, strlen(name + 1) + 1);
+        rc = hash_file(files.path[i], &hash, &bytes, error);
     }
+    cli_model_files_free(&files);
     bind(b, "model", "%" PRIu64 " bytes %s", bytes, cli_hash_text(hash, text));
     return rc;
 }

@@ -1,6 +1,7 @@
 /* hearth eval: perplexity of a text, and how far one setting or model is from another, token by token. */
 #include "cli/eval.h"
 #include "cli/files.h"
+#include "cli/model_files.h"
 #include "cli/options.h"
 #include "cli/report.h"
 
@@ -390,11 +391,11 @@ static int evaluate(eval *e, const cli_text *text)
 static int check_dump(const eval_options *o)
 {
     const char *text = o->input.prompt ? NULL : o->input.file ? o->input.file : "-";
-    const struct { const char *what, *path; } read[] = {{"model", o->engine.model}, {"model of --against", o->against},
-                                                        {"text", text}};
-    for (int i = 0; i < 3; i++)
-        if (cli_is_same_file(read[i].path, o->dump)) return cli_usage("eval", "--dump: %s is the %s", o->dump, read[i].what);
-    return -1;
+    const char *what = cli_is_model_file(o->engine.model, o->dump) ? "a file of the model"
+                       : cli_is_model_file(o->against, o->dump)    ? "a file of the model of --against"
+                       : cli_is_same_file(text, o->dump)           ? "the text"
+                                                                   : NULL;
+    return what ? cli_usage("eval", "--dump: %s is %s", o->dump, what) : -1;
 }
 
 static int run(int argc, char **argv)

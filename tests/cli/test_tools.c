@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static char model[TEST_PATH_MAX], vocab[TEST_PATH_MAX], text[TEST_PATH_MAX];
 
@@ -268,17 +269,24 @@ Test(tools, a_dump_overwrites_nothing_that_is_read)
 {
     char folder[TEST_PATH_MAX], path[TEST_PATH_MAX + 16], byte[2] = "";
     test_temp_dir(folder);
-    snprintf(path, sizeof path, "%s/needed", folder);
+    char split[TEST_PATH_MAX + 32];
+    snprintf(path, sizeof path, "%s/config.json", folder);
     FILE *file = fopen(path, "w");
     cr_assert(file && fputs("x", file) >= 0 && fclose(file) == 0);
+    snprintf(split, sizeof split, "%s/m-00002-of-00002.gguf", folder);
+    cr_assert_eq(symlink(path, split), 0);
+    strcpy(strrchr(split, '/'), "/m-00001-of-00002.gguf");
     const char *const arguments[][10] = {
         {"eval", "-m", path, "-p", "x", "--dump", path},
         {"eval", "-m", "m", "-f", path, "--dump", path},
         {"eval", "-m", "m", "-p", "x", "--against", path, "--dump", path},
+        {"eval", "-m", folder, "-p", "x", "--dump", path},
+        {"eval", "-m", "m", "-p", "x", "--against", folder, "--dump", path},
+        {"eval", "-m", split, "-p", "x", "--dump", path},
     };
-    for (int i = 0; i < 3; i++) {
+    for (size_t i = 0; i < sizeof arguments / sizeof *arguments; i++) {
         spawned s = test_hearth_full(arguments[i], NULL, NULL);
-        cr_expect_eq(s.code, 2, "%d: exit code %d", i, s.code);
+        cr_expect_eq(s.code, 2, "%zu: exit code %d", i, s.code);
         cr_expect(strstr(s.err, "--dump") && strstr(s.err, path), "%s", s.err);
         spawned_free(&s);
     }
