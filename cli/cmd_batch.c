@@ -1,5 +1,6 @@
 /* hearth batch: answers the lines of a job file. Options, and everything that is opened; the loop is in batch_run.c. */
 #include "cli/batch.h"
+#include "cli/model_files.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -244,36 +245,33 @@ static const char *name_of_output(const char *path)
     return path;
 }
 
-/* The output and the files beside it, of cli/journal.h: none of them may be written or read as something else. */
-static int check_results(const cli_batch_options *o)
+/* -1: writing this file overwrites nothing that the job needs. */
+static int check_written(const cli_batch_options *o, const char *flag, const char *path)
+{
+    const char *what = cli_is_same_file(o->input, path)           ? "the job file"
+                       : cli_is_model_file(o->engine.model, path) ? "a file of the model"
+                                                                  : NULL;
+    return what ? cli_usage("batch", "%s: %s is %s", flag, path, what) : -1;
+}
+
+/* The summary, the output and the files beside it, of cli/journal.h: none of them may be read, or written as something
+ * else. */
+static int check_files(const cli_batch_options *o)
 {
     static const char *const ends[] = {"", ".journal", ".journal.new"};
-    int code = -1;
+    int code = check_written(o, "--summary", o->summary);
+    if (!o->output || strcmp(o->output, "-") == 0) return code;
     for (size_t i = 0; i < sizeof ends / sizeof *ends && code < 0; i++) {
-        const struct { const char *flag, *path; } others[] = {
-            {"--summary", o->summary}, {"-i, --input", o->input}, {"-m, --model", o->engine.model}};
         cli_text name = {0};
         cli_text_add(&name, o->output, strlen(o->output));
         cli_text_add(&name, ends[i], strlen(ends[i]));
-        for (size_t k = 0; k < sizeof others / sizeof *others && code < 0; k++)
-            if (others[k].path && strcmp(others[k].path, "-") != 0 &&
-                (cli_is_same_file(others[k].path, name.data) || is_same_place(others[k].path, name.data)))
-                code = cli_usage("batch", "%s: that is the file for %s", others[k].flag, i ? "the journal" : "the results");
+        code = check_written(o, "-o, --output", name.data);
+        if (code < 0 && o->summary && strcmp(o->summary, "-") != 0 &&
+            (cli_is_same_file(o->summary, name.data) || is_same_place(o->summary, name.data)))
+            code = cli_usage("batch", "--summary: %s is the file for %s", o->summary, i ? "the journal" : "the results");
         cli_text_free(&name);
     }
     return code;
-}
-
-/* --restart and --summary overwrite: never what the job needs. */
-static int check_files(const cli_batch_options *o)
-{
-    const struct { const char *flag, *path; } written[] = {{"-o, --output", o->output}, {"--summary", o->summary}};
-    for (int i = 0; i < 2; i++) {
-        if (cli_is_same_file(o->input, written[i].path)) return cli_usage("batch", "%s: that is the job file", written[i].flag);
-        if (cli_is_same_file(o->engine.model, written[i].path))
-            return cli_usage("batch", "%s: that is the model", written[i].flag);
-    }
-    return o->output && strcmp(o->output, "-") != 0 ? check_results(o) : -1;
 }
 
 static int check_usage(cli_batch *b)

@@ -225,19 +225,35 @@ BATCH_TEST(log_probabilities_up_to_a_stop_string)
 BATCH_TEST(overwrites_nothing_that_it_needs)
 {
     NEED_MODEL();
-    char summary[TEST_PATH_MAX + 64], journal[TEST_PATH_MAX + 64], fresh[TEST_PATH_MAX + 64], other[TEST_PATH_MAX + 64];
+    char summary[TEST_PATH_MAX + 64], journal[TEST_PATH_MAX + 64], fresh[TEST_PATH_MAX + 64], other[TEST_PATH_MAX + 64],
+        config[TEST_PATH_MAX + 64];
     snprintf(summary, sizeof summary, "%s/./results.jsonl", folder);
     snprintf(journal, sizeof journal, "%s.journal", out);
     snprintf(fresh, sizeof fresh, "%s/./whole.jsonl.journal.new", folder);
     snprintf(other, sizeof other, "%s/./whole.jsonl", folder);
+    snprintf(config, sizeof config, "%s/config.json", folder);
     write_text(jobs, "In the beginning\n");
+    write_text(journal, "In the beginning\n");
+    write_text(config, "{}");
     write_text(out, "");
-    const char *const wrong[][4] = {{"-o", jobs, "--restart", "-q"}, {"-o", out, "--summary", jobs}, {"-o", model, "--restart", "-q"},
-                                    {"-o", out, "--summary", summary}, {"-o", out, "--summary", journal},
-                                    {"-o", whole, "--summary", fresh}, {"-o", whole, "--summary", other}};
+    const struct { const char *model, *jobs, *out, *summary, *flag, *what; } wrong[] = {
+        {model, jobs, jobs, NULL, "--output", "the job file"},
+        {model, journal, out, NULL, "--output", "the job file"},
+        {model, jobs, out, jobs, "--summary", "the job file"},
+        {model, jobs, model, NULL, "--output", "a file of the model"},
+        {folder, jobs, config, NULL, "--output", "a file of the model"},
+        {folder, jobs, out, config, "--summary", "a file of the model"},
+        {journal, jobs, out, NULL, "--output", "a file of the model"},
+        {model, jobs, out, summary, "--summary", "the results"},
+        {model, jobs, out, journal, "--summary", "the journal"},
+        {model, jobs, whole, fresh, "--summary", "the journal"},
+        {model, jobs, whole, other, "--summary", "the results"},
+    };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
-        spawned s = test_hearth(NULL, "batch", "-m", model, "-i", jobs, "-n", "1", wrong[i][0], wrong[i][1], wrong[i][2], wrong[i][3]);
-        cr_assert_eq(s.code, 2, "%zu: %s", i, s.err);
+        spawned s = test_hearth(NULL, "batch", "-m", wrong[i].model, "-i", wrong[i].jobs, "-n", "1", "--restart", "-o",
+                                wrong[i].out, wrong[i].summary ? "--summary" : NULL, wrong[i].summary);
+        cr_expect_eq(s.code, 2, "%zu: %s", i, s.err);
+        cr_expect(strstr(s.err, wrong[i].flag) && strstr(s.err, wrong[i].what), "%zu: %s", i, s.err);
         spawned_free(&s);
     }
     char *text = read_whole(jobs, NULL);
