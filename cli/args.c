@@ -234,6 +234,7 @@ int cli_parse(const cli_command *command, int argc, char **argv, void *options)
             }
             p->has_operand |= command->operand && p->entry[entry].at == command->operand_at;
             code = store(p, o, p->entry[entry].at, title, o->kind == CLI_FLAG ? "1" : optarg);
+            if (o->given_at) *(bool *)(p->options + p->entry[entry].at - o->at + o->given_at) = true;
         }
         if (code >= 0) goto done;
     }

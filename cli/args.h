@@ -3,7 +3,8 @@
  *
  * An option's value goes into a field of the command's options struct, found by offset; the struct holds the defaults
  * before parsing. Every option with a value, and every flag, may also be set by the environment: HEARTH_ and the
- * long name in capitals ("--top-k": HEARTH_TOP_K), unless CLI_NO_ENV; the command line wins.
+ * long name in capitals ("--top-k": HEARTH_TOP_K), unless CLI_NO_ENV; the command line wins. The environment's values
+ * are defaults of all that is done: one that does not apply is ignored, where the command line's would be refused.
  */
 #ifndef HEARTH_CLI_ARGS_H
 #define HEARTH_CLI_ARGS_H
@@ -33,6 +34,7 @@ typedef struct cli_option {
     cli_kind kind;
     const char *value;    /* what help calls the value; NULL for flags */
     size_t at;            /* offset of the field in the group's struct */
+    size_t given_at;      /* of a bool that becomes true when the command line has the option; 0: nobody asks */
     double min, max;      /* INT and NUMBER */
     const char *choices;  /* CHOICE: "a|b" */
     unsigned flags;

@@ -17,6 +17,7 @@ typedef struct run_options {
     cli_sampling_options sampling;
     const char *system, *chat_template;
     bool chat, single_turn, echo, json, roofline;
+    bool single_turn_given, echo_given, json_given; /* on the command line */
 } run_options;
 
 #define AT(field) offsetof(run_options, field)
@@ -24,7 +25,7 @@ static const cli_option chat_table[] = {
     {.name = "chat", .aliases = "cnv", .kind = CLI_FLAG, .at = AT(chat),
      .help = "the prompt is a message of a chat, put into the model's template; with a terminal it goes on from there. "
      "Without this (or -sys, --chat-template), a prompt is completed as plain text, also by an instruct model"},
-    {.name = "single-turn", .aliases = "st", .kind = CLI_FLAG, .at = AT(single_turn),
+    {.name = "single-turn", .aliases = "st", .kind = CLI_FLAG, .at = AT(single_turn), .given_at = AT(single_turn_given),
      .help = "with --chat: answer the prompt and end"},
     {.name = "system-prompt", .aliases = "sys", .kind = CLI_TEXT, .value = "TEXT", .at = AT(system),
      .help = "system message of the chat"},
@@ -33,8 +34,9 @@ static const cli_option chat_table[] = {
     {0}};
 
 static const cli_option output_table[] = {
-    {.name = "echo", .kind = CLI_FLAG, .at = AT(echo), .help = "print the prompt before its completion"},
-    {.name = "json", .kind = CLI_FLAG, .at = AT(json),
+    {.name = "echo", .kind = CLI_FLAG, .at = AT(echo), .given_at = AT(echo_given),
+     .help = "print the prompt before its completion"},
+    {.name = "json", .kind = CLI_FLAG, .at = AT(json), .given_at = AT(json_given),
      .help = "print one JSON object at the end: text, reason of the end, tokens with --logprobs, timings"},
     {.name = "roofline", .kind = CLI_FLAG, .at = AT(roofline),
      .help = "measure this machine's memory at the end (a second or two) and show the share of it that was used; not with "
@@ -244,17 +246,20 @@ static bool converses(const run_options *o, bool have_prompt)
     return !have_prompt || (wants_chat(o) && !o->single_turn && !o->json && cli_is_terminal(STDIN_FILENO));
 }
 
-/* What only one answer can have. -1: fine. */
-static int check_usage(const run_options *o, bool have_prompt)
+/* What only one answer can have: refused in a conversation, or left out if it is the environment's. -1: fine. */
+static int check_usage(run_options *o, bool have_prompt)
 {
     const struct { bool given; const char *flag; } once[] = {
-        {o->json, "--json"}, {o->single_turn, "-st, --single-turn"}, {o->echo, "--echo"},
-        {o->sampling.logprobs > 0, "--logprobs"}};
-    for (int i = 0; i < 4 && converses(o, have_prompt); i++) {
+        {o->json_given, "--json"}, {o->single_turn_given, "-st, --single-turn"}, {o->echo_given, "--echo"},
+        {o->sampling.logprobs > 0 && o->sampling.logprobs_given, "--logprobs"}};
+    if (!converses(o, have_prompt)) return -1;
+    for (int i = 0; i < 4; i++) {
         if (!once[i].given) continue;
         if (have_prompt) return cli_usage("run", "%s: not in a conversation (-st: answer the prompt and end)", once[i].flag);
         return cli_usage("run", "%s: needs a prompt (-p, -f or stdin)", once[i].flag);
     }
+    o->json = o->single_turn = o->echo = false;
+    o->sampling.logprobs = 0;
     return -1;
 }
 

@@ -43,7 +43,8 @@ const cli_option cli_sampling_table[] = {
     {.name = "speculate", .kind = CLI_CHOICE, .value = "WHEN", .at = AT(speculate), .choices = "auto|never|always",
      .help = "guess the next tokens where the text repeats itself, and compute them together; what comes out is the same. "
      "auto: where it makes this run faster (default)"},
-    WHOLE("logprobs", NULL, logprobs, 0, 20, "log-probability of each token and of the N likeliest at its place"),
+    {.name = "logprobs", .kind = CLI_INT, .value = "N", .at = AT(logprobs), .given_at = AT(logprobs_given), .min = 0, .max = 20,
+     .help = "log-probability of each token and of the N likeliest at its place"},
     {0}};
 #undef AT
 

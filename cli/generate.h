@@ -12,6 +12,7 @@ typedef struct cli_sampling_options {
     cli_seed seed;
     cli_list logit_bias, stop;
     bool ignore_eos;
+    bool logprobs_given; /* on the command line */
     const char *speculate;
 } cli_sampling_options;
 

@@ -174,7 +174,8 @@ void cli_help_manual(const cli_command *const *commands)
     }
     cli_print(".SH ENVIRONMENT\n");
     roff("Options may be set in the environment: HEARTH_ and the long name in capitals, with underscores for dashes "
-         "(HEARTH_TOP_K=20 for --top-k 20); the command line wins. NO_COLOR switches colour off. Left to the command line:\n");
+         "(HEARTH_TOP_K=20 for --top-k 20); the command line wins. A default that does not apply (HEARTH_ECHO to a conversation) is "
+         "ignored. NO_COLOR switches colour off. Left to the command line:\n");
     for (const cli_command *const *c = commands; *c; c++) {
         char except[512];
         not_in_environment(*c, except, sizeof except);

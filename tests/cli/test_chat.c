@@ -190,6 +190,37 @@ Test(chat, json_on_a_terminal_is_one_answer, .init = find_model)
     }
 }
 
+/* The environment's defaults are for all commands: what a conversation cannot have is left out there, with a prompt and
+ * without one. */
+Test(chat, the_environment_refuses_no_conversation, .init = find_model)
+{
+    NEED_MODEL();
+    static const char *const environment[][5] = {
+        {"HEARTH_LOGPROBS=2", "HEARTH_ECHO=1", NULL},
+        {"HEARTH_LOGPROBS=2", "HEARTH_ECHO=1", "HEARTH_JSON=1", "HEARTH_SINGLE_TURN=1", NULL}};
+    spawned s = test_hearth("In the beginning", "run", "-m", model, "--chat-template", "chatml", "-n", "4", "--temp", "0",
+                            "--ignore-eos", "-q");
+    cr_assert_eq(s.code, 0, "%s", s.err);
+    s.out[strcspn(s.out, "\n")] = '\0';
+    cr_assert(s.out[0]);
+    for (int i = 0; i < 2; i++) {
+        const char *const arguments[] = {"run", "-m", model, "--chat-template", "chatml", "-n", "4", "--temp", "0", "--ignore-eos",
+                                         i ? NULL : "-p", "In the beginning", NULL};
+        terminal t;
+        cr_assert(terminal_open_full(&t, arguments, environment[i]));
+        if (i) {
+            EXPECT(&t, "> ");
+            terminal_type(&t, "In the beginning\n");
+            EXPECT(&t, "beginning\r\n");
+        }
+        EXPECT(&t, s.out);
+        EXPECT(&t, "> ");
+        terminal_type(&t, "/exit\n");
+        cr_assert_eq(terminal_close(&t), 0);
+    }
+    spawned_free(&s);
+}
+
 /* Progress is for terminals: of a prompt in several passes, and of a batch job. */
 Test(chat, progress_on_a_terminal, .init = find_model)
 {

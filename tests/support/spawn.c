@@ -152,7 +152,7 @@ bool terminal_is_there(void)
     return there;
 }
 
-bool terminal_open(terminal *t, const char *const *arguments)
+bool terminal_open_full(terminal *t, const char *const *arguments, const char *const *environment)
 {
     *t = (terminal){.fd = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC), .pid = -1, .seen = calloc(1, 1)};
     const char *path = program();
@@ -160,7 +160,7 @@ bool terminal_open(terminal *t, const char *const *arguments)
     char name[128], *argv[MAX_ARGUMENTS], *envp[MAX_ENVIRONMENT];
     if (ptsname_r(t->fd, name, sizeof name)) return false;
     make_arguments(argv, arguments);
-    make_environment(envp, NULL);
+    make_environment(envp, environment);
     t->pid = fork(); /* posix_spawn cannot give the child a controlling terminal, which Ctrl-C needs */
     if (t->pid != 0) return t->pid > 0;
     setsid();

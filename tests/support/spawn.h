@@ -29,7 +29,8 @@ int hearth_wait(int pid);
 bool terminal_is_there(void);
 /* A hearth with a pseudo-terminal as its stdin and stderr; stdout too. */
 typedef struct terminal { int fd, pid; char *seen; size_t n; } terminal;
-bool terminal_open(terminal *t, const char *const *arguments);
+bool terminal_open_full(terminal *t, const char *const *arguments, const char *const *environment);
+#define terminal_open(t, ...) terminal_open_full((t), __VA_ARGS__, NULL)
 void terminal_type(terminal *t, const char *text);
 /* Reads until `text` has been seen since the last match (which it consumes); false after `seconds`. */
 bool terminal_expect(terminal *t, const char *text, double seconds);
