@@ -7,7 +7,8 @@
 
 typedef struct cli_bench_options {
     cli_engine_options engine;
-    int32_t prompt, generate, depth, repeats;
+    int32_t prompt, generate, depth; /* -1: not given */
+    int32_t repeats;
     int32_t rows, cols; /* 0: default */
     bool json, kernels, plain;
     const char *types, *levels, *thread_counts, *columns, *parallel; /* lists with commas; NULL: default */

@@ -288,26 +288,31 @@ static int bench_model(const cli_bench_options *options)
     return code;
 }
 
-/* What says how kernels are measured says nothing about a model. */
-static int check_model_usage(const cli_bench_options *o)
+/* What says how kernels are measured says nothing about a model, nor the other way round. */
+static int check_usage(const cli_bench_options *o)
 {
-    const struct { bool given; const char *flag; } kernels[] = {
-        {o->types, "--types"}, {o->levels, "--levels"}, {o->thread_counts, "--thread-counts"}, {o->columns, "--columns"},
-        {o->plain, "--plain"}, {o->rows, "--rows"}, {o->cols, "--cols"}};
-    for (size_t i = 0; i < sizeof kernels / sizeof *kernels; i++)
-        if (kernels[i].given) return cli_usage("bench", "%s: only with --kernels", kernels[i].flag);
+    const struct { bool given, of_kernels; const char *flag; } only[] = {
+        {o->prompt >= 0, false, "-p, --prompt"}, {o->generate >= 0, false, "-n, --gen"}, {o->depth >= 0, false, "-d, --depth"},
+        {o->parallel, false, "-np, --parallel"}, {o->types, true, "--types"}, {o->levels, true, "--levels"},
+        {o->thread_counts, true, "--thread-counts"}, {o->columns, true, "--columns"}, {o->plain, true, "--plain"},
+        {o->rows, true, "--rows"}, {o->cols, true, "--cols"}};
+    for (size_t i = 0; i < sizeof only / sizeof *only; i++)
+        if (only[i].given && only[i].of_kernels != o->kernels)
+            return cli_usage("bench", only[i].of_kernels ? "%s: only with --kernels" : "%s: not with --kernels", only[i].flag);
     return -1;
 }
 
 static int run(int argc, char **argv)
 {
-    cli_bench_options o = {.engine = CLI_ENGINE_DEFAULTS, .prompt = 512, .generate = 128, .depth = 1, .repeats = 5};
+    cli_bench_options o = {.engine = CLI_ENGINE_DEFAULTS, .prompt = -1, .generate = -1, .depth = -1, .repeats = 5};
     int code = cli_parse(&cli_command_bench, argc, argv, &o);
+    if (code < 0) code = check_usage(&o);
     if (code >= 0) return code;
-    if (o.depth < 1) o.depth = 1; /* something has to be there to go on from */
     if (o.kernels) return cli_bench_kernels(&o);
-    code = check_model_usage(&o);
-    return code >= 0 ? code : bench_model(&o);
+    if (o.prompt < 0) o.prompt = 512;
+    if (o.generate < 0) o.generate = 128;
+    if (o.depth < 1) o.depth = 1; /* something has to be there to go on from */
+    return bench_model(&o);
 }
 
 const cli_command cli_command_bench = {
