@@ -67,7 +67,8 @@ typedef struct hearth_options {
                                 What it computes must fit into its memory, with its KV */
     int32_t gpu_layers;      /* how many layers, the last ones, and the output are computed on the device; the CPU computes what
                                 comes before. 0, or more than there are: everything on the device. Without one: an error */
-    uint64_t vram;           /* most bytes of device memory to use; 0: what is free ("emu": 1 GiB) */
+    uint64_t vram;           /* most bytes of device memory to use; 0: what is free ("emu": 1 GiB). Without a device:
+                                an error */
     bool quiet;              /* no progress bar */
 } hearth_options;
 

@@ -30,11 +30,11 @@ const cli_option cli_engine_table[] = {
      "unless it does not fit"},
     {.name = "device", .kind = CLI_CHOICE, .value = "KIND", .at = AT(device), .choices = "none|cuda|emu",
      .help = "compute on a GPU, or on an emulated one (slow, for tests); default none: the CPU; with -ngl: cuda"},
-    {.name = "gpu-layers", .aliases = "ngl,n-gpu-layers", .kind = CLI_INT, .value = "N", .at = AT(gpu_layers), .min = 1,
-     .max = 1 << 20, .help = "layers, the last ones, that the GPU computes, with the output; the CPU computes those before; "
-     "default: all"},
-    {.name = "vram", .kind = CLI_INT, .value = "MIB", .at = AT(vram), .min = 0, .max = 1 << 24,
-     .help = "most device memory to use, in MiB; 0: what is free (default)"},
+    {.name = "gpu-layers", .aliases = "ngl,n-gpu-layers", .kind = CLI_INT, .value = "N", .at = AT(gpu_layers),
+     .given_at = AT(gpu_layers_given), .min = 1, .max = 1 << 20,
+     .help = "layers, the last ones, that the GPU computes, with the output; the CPU computes those before; default: all"},
+    {.name = "vram", .kind = CLI_INT, .value = "MIB", .at = AT(vram), .given_at = AT(vram_given), .min = 0,
+     .max = 1 << 24, .help = "most device memory to use, in MiB; 0: what is free (default)"},
     {.name = "quiet", .aliases = "q", .kind = CLI_FLAG, .at = AT(quiet), .help = "no progress, no timings"},
     {0}};
 #undef AT
@@ -54,11 +54,13 @@ const cli_option cli_input_table[] = {
 hearth_options cli_engine_to_hearth(const cli_engine_options *o)
 {
     int32_t chunk = o->batch && (!o->microbatch || o->batch < o->microbatch) ? o->batch : o->microbatch;
+    const char *device = o->device ? o->device : o->gpu_layers ? "cuda" : "none";
+    bool none = strcmp(device, "none") == 0; /* then what the environment says of a device does not apply */
     return (hearth_options){
         .model = o->model, .threads = o->threads, .context = o->context, .chunk = chunk, .activations = o->act,
         .k_type = o->k_type, .v_type = o->v_type, .isa = o->isa, .load = o->load,
-        .device = o->device ? o->device : o->gpu_layers ? "cuda" : "none", .gpu_layers = o->gpu_layers,
-        .vram = (uint64_t)o->vram << 20, .quiet = o->quiet,
+        .device = device, .gpu_layers = none && !o->gpu_layers_given ? 0 : o->gpu_layers,
+        .vram = none && !o->vram_given ? 0 : (uint64_t)o->vram << 20, .quiet = o->quiet,
     };
 }
 

@@ -10,6 +10,7 @@ typedef struct cli_engine_options {
     const char *model, *k_type, *v_type, *act, *isa, *load;
     const char *device; /* NULL: what gpu_layers says */
     int32_t threads, context, batch, microbatch, vram, gpu_layers;
+    bool vram_given, gpu_layers_given; /* on the command line */
     bool quiet;
 } cli_engine_options;
 

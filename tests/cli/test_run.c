@@ -80,6 +80,16 @@ Test(run, layers_for_a_gpu_ask_for_one, .init = find_model)
     cr_expect_eq(s.code, 1);
     cr_expect(strstr(s.err, "2 layers are to be computed on a GPU, but the device is none"), "%s", s.err);
     spawned_free(&s);
+    s = test_hearth(NULL, "run", "-m", model, "-p", prompt, "-n", "2", "-c", "64", "--vram", "64", GREEDY);
+    cr_expect_eq(s.code, 1);
+    cr_expect(strstr(s.err, "64 MiB of device memory (vram) may be used, but the device is none"), "%s", s.err);
+    spawned_free(&s);
+    /* The environment says it to those who compute on a device. */
+    static const char *const environment[] = {"HEARTH_VRAM=64", "HEARTH_GPU_LAYERS=2", NULL};
+    const char *const arguments[] = {"run", "-m", model, "-p", prompt, "-n", "2", "-c", "64", "--device", "none", GREEDY, NULL};
+    s = test_hearth_full(arguments, NULL, environment);
+    cr_expect_eq(s.code, 0, "%s", s.err);
+    spawned_free(&s);
 }
 
 Test(run, quantised_kv_still_speaks, .init = find_model)

@@ -40,7 +40,8 @@ static int open_all(void *context, ht_error *err)
     const struct hearth_logit_bias bias[] = {{1, -1.0f}};
     const int32_t tokens[] = {1, 2, 3};
     const hearth_options options = {
-        .model = o->path, .device = o->device, .gpu_layers = o->gpu_layers, .vram = 8 << 20, .threads = 2, .context = 32, .sessions = 2, .quiet = true};
+        .model = o->path, .device = o->device, .gpu_layers = o->gpu_layers, .vram = o->device ? 8 << 20 : 0, .threads = 2,
+        .context = 32, .sessions = 2, .quiet = true};
 
     int r = hearth_engine_open(&o->engine, &options, &e);
     if (r >= 0) r = hearth_session_open(&o->session, o->engine, &(hearth_session_options){0}, &e);
