@@ -143,7 +143,7 @@ static void plan(kernel_job *j, ht_kernel_bench *b)
                ht_tiles_fit(b->type, b->rows, b->cols);
     j->matmul = &k->matmul[b->type][b->f32];
     j->dot = b->woven ? k->dot_woven[b->type] : k->dot[b->type][b->f32];
-    j->run = b->woven ? k->matmul_woven[b->type] : j->matmul->run;
+    j->run = b->woven ? j->matmul->run_woven : j->matmul->run;
     j->row_bytes = ht_row_bytes(info, b->cols);
     j->matrix_bytes = j->row_bytes * (size_t)b->rows;
     j->matrices = j->decode ? ht_max_i64((int64_t)(WORKING_SET / j->matrix_bytes), 1) : 1;

@@ -30,17 +30,20 @@ typedef struct input {
     struct form { const ht_matmul *kernel; bool f32; char *packed; } form[HT_MAX_OUT]; /* block class */
 } input;
 
+static int mode_of(const ht_host *h) { return h->base.limits.act == HT_ACT_F32; } /* index of the kernels */
+
+/* The form in which kernels take x: see ht_kernels. */
 static bool wants_f32(const ht_host *h, ht_type type)
 {
-    return h->base.limits.act == HT_ACT_F32 || type == HT_F32 || type == HT_F16 || type == HT_BF16;
+    return mode_of(h) == 1 || type == HT_F32 || type == HT_F16 || type == HT_BF16;
 }
+
+static const ht_matmul *matmul_of(const ht_host *h, ht_type type) { return &h->kernels.matmul[type][mode_of(h)]; }
 
 /* Whether a matrix of this type is multiplied by the block-class kernels. */
 static bool in_block(const input *in, ht_type type)
 {
-    const ht_matmul *kernel = &in->h->kernels.matmul[type][wants_f32(in->h, type)];
-
-    return in->class_ == HT_CLASS_BLOCK || (in->n > FEW_COLUMNS && kernel->decode_bits);
+    return in->class_ == HT_CLASS_BLOCK || (in->n > FEW_COLUMNS && matmul_of(in->h, type)->decode_bits);
 }
 
 static const void *rows_of_input(const input *in, bool f32, size_t *stride)
@@ -104,7 +107,7 @@ static void prepare(input *in, ht_host *h, const float *x, const ht_norm *norm, 
     in->f32 = norm && norm->gain ? h->normed : x;
     for (int i = 0; i < n_w; i++) {
         bool f32 = wants_f32(h, w[i]->type);
-        const ht_matmul *kernel = &h->kernels.matmul[w[i]->type][f32];
+        const ht_matmul *kernel = matmul_of(h, w[i]->type);
         in->quantise |= !f32;
         if (!in_block(in, w[i]->type)) continue;
         add_form(in, kernel, f32, &used);
@@ -128,14 +131,14 @@ static void product(const input *in, const ht_matrix *w, int64_t row, int64_t ro
     const char *data = (const char *)w->data + (size_t)row * w->row_bytes;
 
     if (in_block(in, w->type)) {
-        const ht_matmul *kernel = &h->kernels.matmul[w->type][f32];
+        const ht_matmul *kernel = matmul_of(h, w->type);
         int i = 0;
         while (in->form[i].kernel->pack != kernel->pack || in->form[i].f32 != f32) i++;
-        ht_matmul_fn *run = w->woven ? h->kernels.matmul_woven[w->type] : kernel->run;
+        ht_matmul_fn *run = w->woven ? kernel->run_woven : kernel->run;
         run(y, y_stride, data, w->row_bytes, rows, in->form[i].packed, in->n, in->cols, h->scratch[thread].matmul);
         return;
     }
-    ht_dot_fn *dot = w->woven ? h->kernels.dot_woven[w->type] : h->kernels.dot[w->type][f32];
+    ht_dot_fn *dot = w->woven ? h->kernels.dot_woven[w->type] : h->kernels.dot[w->type][mode_of(h)];
     size_t stride;
     const char *x = rows_of_input(in, f32, &stride);
     for (int64_t c = 0; c < in->n; c += HT_DECODE_COLUMNS)
@@ -156,7 +159,7 @@ static int64_t unit_rows(const input *in, const ht_matrix *w)
 {
     if (in->class_ == HT_CLASS_BLOCK) return HT_BLOCK_ROWS;
     if (!in_block(in, w->type)) return DECODE_TILE;
-    return ht_max_i64(in->h->kernels.matmul[w->type][wants_f32(in->h, w->type)].row_tile, DECODE_TILE);
+    return ht_max_i64(matmul_of(in->h, w->type)->row_tile, DECODE_TILE);
 }
 
 /* Units of so many rows that are multiplied in one call: as their results fit into a thread's scratch. */
@@ -314,7 +317,7 @@ bool ht_host_matrix_needs(const ht_host *h, size_t *packed, size_t *scratch)
     *packed = *scratch = 0;
     for (int t = 0; t < HT_TYPE_COUNT; t++) {
         const ht_type_info *info = ht_type_get((uint32_t)t);
-        const ht_matmul *kernel = info ? &h->kernels.matmul[t][wants_f32(h, (ht_type)t)] : NULL;
+        const ht_matmul *kernel = info ? matmul_of(h, (ht_type)t) : NULL;
         if (!kernel || !kernel->run) continue;
         for (int i = 0; i < 3; i++) {
             int64_t cols = input_of[i].cols;

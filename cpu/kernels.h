@@ -40,6 +40,7 @@ typedef struct ht_matmul {
      * column_tile. */
     void (*pack)(void *packed, const void *x, size_t x_bytes, int64_t begin, int64_t end, int64_t n, int64_t cols);
     ht_matmul_fn *run;
+    ht_matmul_fn *run_woven; /* as run, for rows woven into tiles: see dot_woven of ht_kernels */
     int32_t row_tile, column_tile; /* the sizes it likes its ranges to be multiples of */
     bool decode_bits;              /* its results are those of dot, bit for bit: it can serve both classes */
 } ht_matmul;
@@ -51,10 +52,9 @@ typedef struct ht_kernels {
      * take x in F32: both entries are the same. */
     ht_dot_fn *dot[HT_TYPE_COUNT][2];       /* decode class, n <= HT_DECODE_COLUMNS */
     ht_matmul matmul[HT_TYPE_COUNT][2];     /* block class */
-    /* dot[.][0], and the run of matmul[.][0], for rows woven into tiles (core/model/tiles.h), which are taken in
-     * multiples of HT_TILE_ROWS: the same bits as for plain rows. NULL, both of them: this level reads no tiles of the type. */
+    /* dot[.][0] for rows woven into tiles (core/model/tiles.h), which are taken in multiples of HT_TILE_ROWS: the same
+     * bits as for plain rows. NULL, and run_woven too: this level reads no tiles of the type, or none with x in F32. */
     ht_dot_fn *dot_woven[HT_TYPE_COUNT];
-    ht_matmul_fn *matmul_woven[HT_TYPE_COUNT];
 
     /* Dequantise a row (embedding look-up). */
     void (*expand[HT_TYPE_COUNT])(const void *row, float *out, int64_t cols);

@@ -39,26 +39,6 @@ static void pack(void *packed, const void *x, size_t x_bytes, int64_t begin, int
 
 /* ---- float weights, turned ----------------------------------------------------------------------------------- */
 
-TILE_INLINE void turn8(__m256 v[8])
-{
-    __m256 t[8], u[8];
-    TILE_UNROLL for (int i = 0; i < 4; i++) {
-        t[2 * i] = _mm256_unpacklo_ps(v[2 * i], v[2 * i + 1]);
-        t[2 * i + 1] = _mm256_unpackhi_ps(v[2 * i], v[2 * i + 1]);
-    }
-    /* u[4g + j]: lane L holds column 4L + j of rows 4g..4g+3 */
-    TILE_UNROLL for (int g = 0; g < 2; g++) {
-        u[4 * g] = _mm256_shuffle_ps(t[4 * g], t[4 * g + 2], 0x44);
-        u[4 * g + 1] = _mm256_shuffle_ps(t[4 * g], t[4 * g + 2], 0xee);
-        u[4 * g + 2] = _mm256_shuffle_ps(t[4 * g + 1], t[4 * g + 3], 0x44);
-        u[4 * g + 3] = _mm256_shuffle_ps(t[4 * g + 1], t[4 * g + 3], 0xee);
-    }
-    TILE_UNROLL for (int j = 0; j < 4; j++) {
-        v[j] = _mm256_permute2f128_ps(u[j], u[4 + j], 0x20);
-        v[4 + j] = _mm256_permute2f128_ps(u[j], u[4 + j], 0x31);
-    }
-}
-
 /* Columns [k0, k0 + len) of a tile, k0 a multiple of 32, to out (len, 8). woven: the tile is half of one of
  * core/model/tiles.h. */
 TILE_INLINE void turn_floats(ht_type type, bool woven, const tile_rows *tile, int64_t k0, int64_t len, float *out)
@@ -172,15 +152,15 @@ RUN(woven_bf16, panel_woven_bf16, true, NULL)
 
 void ht_kernels_matmul_f32_avx2(ht_kernels *k)
 {
-    ht_matmul m = {packed_bytes, scratch_bytes, pack, NULL, ROWS, TILE_COLUMNS, false};
+    ht_matmul m = {packed_bytes, scratch_bytes, pack, NULL, NULL, ROWS, TILE_COLUMNS, false};
 #define FILL(name, id)                                                                                             \
     m.run = run_##name;                                                                                            \
     k->matmul[id][1] = m;
     TILE_EACH_TYPE(FILL)
 #define FILL_FLOAT(name, id)                                                                                       \
     m.run = run_##name;                                                                                            \
-    k->matmul[id][0] = k->matmul[id][1] = m;                                                                       \
-    k->matmul_woven[id] = run_woven_##name;
+    m.run_woven = run_woven_##name;                                                                                \
+    k->matmul[id][0] = k->matmul[id][1] = m;
     FILL_FLOAT(f32, HT_F32)
     FILL_FLOAT(f16, HT_F16)
     FILL_FLOAT(bf16, HT_BF16)

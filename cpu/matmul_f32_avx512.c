@@ -38,34 +38,6 @@ static void pack(void *packed, const void *x, size_t x_bytes, int64_t begin, int
 
 /* ---- float weights, turned ----------------------------------------------------------------------------------- */
 
-TILE_INLINE void turn16(__m512 v[16])
-{
-    __m512 t[16];
-    TILE_UNROLL for (int i = 0; i < 8; i++) {
-        t[2 * i] = _mm512_unpacklo_ps(v[2 * i], v[2 * i + 1]);
-        t[2 * i + 1] = _mm512_unpackhi_ps(v[2 * i], v[2 * i + 1]);
-    }
-    /* v[4g + j]: lane L holds column 4L + j of rows 4g..4g+3 */
-    TILE_UNROLL for (int g = 0; g < 4; g++) {
-        v[4 * g] = _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(t[4 * g]), _mm512_castps_pd(t[4 * g + 2])));
-        v[4 * g + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(t[4 * g]), _mm512_castps_pd(t[4 * g + 2])));
-        v[4 * g + 2] =
-            _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(t[4 * g + 1]), _mm512_castps_pd(t[4 * g + 3])));
-        v[4 * g + 3] =
-            _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(t[4 * g + 1]), _mm512_castps_pd(t[4 * g + 3])));
-    }
-    TILE_UNROLL for (int j = 0; j < 4; j++) {
-        __m512 a = _mm512_shuffle_f32x4(v[j], v[4 + j], 0x44), b = _mm512_shuffle_f32x4(v[j], v[4 + j], 0xee);
-        __m512 c = _mm512_shuffle_f32x4(v[8 + j], v[12 + j], 0x44), d = _mm512_shuffle_f32x4(v[8 + j], v[12 + j], 0xee);
-        t[j] = _mm512_shuffle_f32x4(a, c, 0x88);
-        t[4 + j] = _mm512_shuffle_f32x4(a, c, 0xdd);
-        t[8 + j] = _mm512_shuffle_f32x4(b, d, 0x88);
-        t[12 + j] = _mm512_shuffle_f32x4(b, d, 0xdd);
-    }
-    TILE_UNROLL for (int i = 0; i < 16; i++)
-        v[i] = t[i];
-}
-
 /* Columns [k0, k0 + len) of a tile, k0 a multiple of 32, to out (len, 16). woven: see core/model/tiles.h. */
 TILE_INLINE void turn_floats(ht_type type, bool woven, const tile_source *tile, int64_t k0, int64_t len, float *out)
 {
@@ -179,15 +151,15 @@ RUN(woven_bf16, panel_woven_bf16, NULL)
 
 void ht_kernels_matmul_f32_avx512(ht_kernels *k)
 {
-    ht_matmul m = {packed_bytes, scratch_bytes, pack, NULL, ROWS, TILE_COLUMNS, false};
+    ht_matmul m = {packed_bytes, scratch_bytes, pack, NULL, NULL, ROWS, TILE_COLUMNS, false};
 #define FILL(name, id)                                                                                             \
     m.run = run_##name;                                                                                            \
     k->matmul[id][1] = m;
     TILE_EACH_TYPE(FILL)
 #define FILL_FLOAT(name, id)                                                                                       \
     m.run = run_##name;                                                                                            \
-    k->matmul[id][0] = k->matmul[id][1] = m;                                                                       \
-    k->matmul_woven[id] = run_woven_##name;
+    m.run_woven = run_woven_##name;                                                                                \
+    k->matmul[id][0] = k->matmul[id][1] = m;
     FILL_FLOAT(f32, HT_F32)
     FILL_FLOAT(f16, HT_F16)
     FILL_FLOAT(bf16, HT_BF16)

@@ -119,9 +119,8 @@ TILE_EACH_TYPE(TILE_MATMUL_ENTRIES)
 void ht_kernels_matmul_q8_avx2(ht_kernels *k)
 {
 #define FILL(name, id, kind)                                                                                       \
-    k->matmul_woven[id] = k->dot_woven[id] ? woven_##name : NULL;                                                  \
-    k->matmul[id][0] = (ht_matmul){bytes_##kind, scratch_bytes, pack_##kind, run_##name, 4 * TILE_ROWS,     \
-                                   TILE_COLUMNS, true};
+    k->matmul[id][0] = (ht_matmul){bytes_##kind, scratch_bytes, pack_##kind, run_##name,                           \
+                                   k->dot_woven[id] ? woven_##name : NULL, 4 * TILE_ROWS, TILE_COLUMNS, true};
     FILL(q4_0, HT_Q4_0, whole_8)
     FILL(q4_1, HT_Q4_1, sums)
     FILL(q5_0, HT_Q5_0, whole_16)

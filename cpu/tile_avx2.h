@@ -132,6 +132,27 @@ TILE_INLINE __m256 load_floats(ht_type type, const void *row, int64_t k, int64_t
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
 }
 
+/* Lane j of v[i] to lane i of v[j]. */
+TILE_INLINE void turn8(__m256 v[8])
+{
+    __m256 t[8], u[8];
+    TILE_UNROLL for (int i = 0; i < 4; i++) {
+        t[2 * i] = _mm256_unpacklo_ps(v[2 * i], v[2 * i + 1]);
+        t[2 * i + 1] = _mm256_unpackhi_ps(v[2 * i], v[2 * i + 1]);
+    }
+    /* u[4g + j]: lane L holds column 4L + j of rows 4g..4g+3 */
+    TILE_UNROLL for (int g = 0; g < 2; g++) {
+        u[4 * g] = _mm256_shuffle_ps(t[4 * g], t[4 * g + 2], 0x44);
+        u[4 * g + 1] = _mm256_shuffle_ps(t[4 * g], t[4 * g + 2], 0xee);
+        u[4 * g + 2] = _mm256_shuffle_ps(t[4 * g + 1], t[4 * g + 3], 0x44);
+        u[4 * g + 3] = _mm256_shuffle_ps(t[4 * g + 1], t[4 * g + 3], 0xee);
+    }
+    TILE_UNROLL for (int j = 0; j < 4; j++) {
+        v[j] = _mm256_permute2f128_ps(u[j], u[4 + j], 0x20);
+        v[4 + j] = _mm256_permute2f128_ps(u[j], u[4 + j], 0x31);
+    }
+}
+
 /* The sum of 8 lanes, by a fixed tree. */
 TILE_INLINE float sum_lanes(__m256 v)
 {

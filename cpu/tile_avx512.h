@@ -130,6 +130,35 @@ TILE_INLINE __m512 load_floats(ht_type type, const void *row, int64_t k, __mmask
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 }
 
+/* Lane j of v[i] to lane i of v[j]. */
+TILE_INLINE void turn16(__m512 v[16])
+{
+    __m512 t[16];
+    TILE_UNROLL for (int i = 0; i < 8; i++) {
+        t[2 * i] = _mm512_unpacklo_ps(v[2 * i], v[2 * i + 1]);
+        t[2 * i + 1] = _mm512_unpackhi_ps(v[2 * i], v[2 * i + 1]);
+    }
+    /* v[4g + j]: lane L holds column 4L + j of rows 4g..4g+3 */
+    TILE_UNROLL for (int g = 0; g < 4; g++) {
+        v[4 * g] = _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(t[4 * g]), _mm512_castps_pd(t[4 * g + 2])));
+        v[4 * g + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(t[4 * g]), _mm512_castps_pd(t[4 * g + 2])));
+        v[4 * g + 2] =
+            _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(t[4 * g + 1]), _mm512_castps_pd(t[4 * g + 3])));
+        v[4 * g + 3] =
+            _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(t[4 * g + 1]), _mm512_castps_pd(t[4 * g + 3])));
+    }
+    TILE_UNROLL for (int j = 0; j < 4; j++) {
+        __m512 a = _mm512_shuffle_f32x4(v[j], v[4 + j], 0x44), b = _mm512_shuffle_f32x4(v[j], v[4 + j], 0xee);
+        __m512 c = _mm512_shuffle_f32x4(v[8 + j], v[12 + j], 0x44), d = _mm512_shuffle_f32x4(v[8 + j], v[12 + j], 0xee);
+        t[j] = _mm512_shuffle_f32x4(a, c, 0x88);
+        t[4 + j] = _mm512_shuffle_f32x4(a, c, 0xdd);
+        t[8 + j] = _mm512_shuffle_f32x4(b, d, 0x88);
+        t[12 + j] = _mm512_shuffle_f32x4(b, d, 0xdd);
+    }
+    TILE_UNROLL for (int i = 0; i < 16; i++)
+        v[i] = t[i];
+}
+
 /* The first `rows` lanes. */
 TILE_INLINE __mmask16 lanes_mask(int64_t rows)
 {

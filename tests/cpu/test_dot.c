@@ -239,7 +239,7 @@ static void multiply(const ht_kernels *k, const problem *p, bool block, float *y
     int64_t cut = n % 3 ? n / 2 / m->column_tile * m->column_tile : n / 3;
     m->pack(packed, x, p->x_bytes, cut, n, n, p->s.cols);
     m->pack(packed, x, p->x_bytes, 0, cut, n, p->s.cols);
-    ht_matmul_fn *run = p->woven ? k->matmul_woven[p->type] : m->run;
+    ht_matmul_fn *run = p->woven ? m->run_woven : m->run;
     run(y, stride, w, p->row_bytes, rows, packed, n, p->s.cols, scratch);
     free(packed);
     free(scratch);
@@ -358,7 +358,7 @@ static void check_woven_level(ht_isa isa)
     uint64_t seed = 1;
     ht_kernels_init(&k, isa);
     for (int type = 0; type < HT_TYPE_COUNT; type++) {
-        cr_assert_eq(!k.dot_woven[type], !k.matmul_woven[type]);
+        cr_assert_eq(!k.dot_woven[type], !k.matmul[type][0].run_woven);
         for (int i = 0; i < 24 && k.dot_woven[type]; i++, seed++) {
             const int64_t group = ht_tile_columns((ht_type)type);
             state = seed;
