@@ -7,4 +7,5 @@ void ht_kernels_dot_avx2(ht_kernels *k)
     ht_kernels_dot_quant_avx2(k);
     ht_kernels_matmul_q8_avx2(k);
     ht_kernels_matmul_f32_avx2(k);
+    ht_kernels_matmul_fixed_avx2(k);
 }

@@ -7,4 +7,5 @@ void ht_kernels_dot_avx512(ht_kernels *k)
     ht_kernels_dot_quant_avx512(k);
     ht_kernels_matmul_q8_avx512(k);
     ht_kernels_matmul_f32_avx512(k);
+    ht_kernels_matmul_fixed_avx512(k);
 }

@@ -11,6 +11,7 @@ void ht_kernels_init(ht_kernels *k, ht_isa isa)
     memset(k, 0, sizeof(*k));
     k->isa = isa;
     ht_kernels_dot_ref(k);
+    ht_kernels_matmul_fixed_ref(k);
     ht_kernels_row_ref(k);
     ht_kernels_attend_ref(k);
 #if defined(__x86_64__)

@@ -48,8 +48,8 @@ typedef struct ht_matmul {
 typedef struct ht_kernels {
     ht_isa isa;
 
-    /* By weight type; NULL for holes. [0]: x quantised to 8 bits; [1]: x in F32. Float weights (F32, F16, BF16) always
-     * take x in F32: both entries are the same. */
+    /* By weight type; NULL for holes. [0]: x quantised to 8 bits; [1]: x in F32. Float weights (F32, F16, BF16) always take
+     * x in F32, and both entries are the same, but for matmul[.][0] of F16 and BF16, which rounds to 16 bits (fixed.h). */
     ht_dot_fn *dot[HT_TYPE_COUNT][2];       /* decode class, n <= HT_DECODE_COLUMNS */
     ht_matmul matmul[HT_TYPE_COUNT][2];     /* block class */
     /* dot[.][0] for rows woven into tiles (core/model/tiles.h), which are taken in multiples of HT_TILE_ROWS: the same
@@ -116,6 +116,7 @@ void ht_kernels_init(ht_kernels *k, ht_isa isa);
  * after the CPU was asked. By family: dot_* (matrix kernels, expand, act_quantize), row_* (norms, activations, RoPE,
  * KV rows), attend_* (attention). */
 void ht_kernels_dot_ref(ht_kernels *k);
+void ht_kernels_matmul_fixed_ref(ht_kernels *k); /* in the place of some entries of dot_ref */
 void ht_kernels_dot_avx2(ht_kernels *k);
 void ht_kernels_dot_avx512(ht_kernels *k);
 void ht_kernels_row_ref(ht_kernels *k);

@@ -104,6 +104,7 @@ void ht_kernels_dot_float_avx2(ht_kernels *k);
 void ht_kernels_dot_quant_avx2(ht_kernels *k);
 void ht_kernels_matmul_q8_avx2(ht_kernels *k);
 void ht_kernels_matmul_f32_avx2(ht_kernels *k);
+void ht_kernels_matmul_fixed_avx2(ht_kernels *k);
 
 /* All ones in the first `lanes` lanes. */
 TILE_INLINE __m256i lanes_mask(int64_t lanes)

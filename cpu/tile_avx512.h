@@ -118,6 +118,7 @@ void ht_kernels_dot_float_avx512(ht_kernels *k);
 void ht_kernels_dot_quant_avx512(ht_kernels *k);
 void ht_kernels_matmul_q8_avx512(ht_kernels *k);
 void ht_kernels_matmul_f32_avx512(ht_kernels *k);
+void ht_kernels_matmul_fixed_avx512(ht_kernels *k);
 
 /* 16 weights of a float type at column k; lanes past the end are zero and not read. */
 TILE_INLINE __m512 load_floats(ht_type type, const void *row, int64_t k, __mmask16 mask)

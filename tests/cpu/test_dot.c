@@ -5,6 +5,7 @@
  * depend on the number of columns, on their place, or on how rows are split over calls.
  */
 #include "core/model/tiles.h"
+#include "cpu/fixed.h"
 #include "cpu/kernels.h"
 #include "tests/support/harness.h"
 
@@ -127,6 +128,7 @@ typedef struct problem {
     char *x;         /* n rows of x_bytes */
     float *row_max;  /* (rows): max |w| */
     double *x_abs;   /* (n): sum |x| */
+    double *x_max;   /* (n): sum over k of the max |x| of k's group (cpu/fixed.h) */
 } problem;
 
 /* Exactly `bytes` long, and `align` bytes off what malloc aligns. */
@@ -166,6 +168,7 @@ static void problem_make(problem *p, ht_type type, int mode, shape s, enum mood 
     random_weights(type, p->w, s.rows * s.cols, mood);
     p->row_max = calloc((size_t)s.rows + 1, sizeof(float));
     p->x_abs = calloc((size_t)s.n + 1, sizeof(double));
+    p->x_max = calloc((size_t)s.n + 1, sizeof(double));
     float *row = malloc(((size_t)s.cols + 1) * sizeof(float));
     for (int64_t r = 0; r < s.rows; r++) {
         info->dequantize(p->w + (size_t)r * p->row_bytes, row, s.cols);
@@ -178,6 +181,13 @@ static void problem_make(problem *p, ht_type type, int mode, shape s, enum mood 
         random_column(row, s.cols, c, mood);
         for (int64_t k = 0; k < s.cols; k++)
             p->x_abs[c] += fabsf(row[k]);
+        for (int64_t g = 0; g < s.cols; g += FIXED_GROUP) {
+            int64_t len = s.cols - g < FIXED_GROUP ? s.cols - g : FIXED_GROUP;
+            float most = 0;
+            for (int64_t k = g; k < g + len; k++)
+                most = fmaxf(most, fabsf(row[k]));
+            p->x_max[c] += (double)most * (double)len;
+        }
         if (p->quantised)
             ht_act_quantize(row, p->x + (size_t)c * p->x_bytes, s.cols);
         else
@@ -192,6 +202,7 @@ static void problem_free(problem *p)
     free(p->x - 4);
     free(p->row_max);
     free(p->x_abs);
+    free(p->x_max);
 }
 
 static const float GUARD = -12345.678f;
@@ -254,11 +265,20 @@ static const char *describe(const ht_kernels *k, const problem *p, bool block, u
     return text;
 }
 
+/* The block class of F16 and BF16 rounds both sides to fixed point. */
+static bool is_fixed(const problem *p, bool block)
+{
+    return block && p->mode == 0 && (p->type == HT_F16 || p->type == HT_BF16);
+}
+
+/* Against exact sums, which are those of the reference's dot. */
 static void check_values(const ht_kernels *ref, const ht_kernels *k, const problem *p, bool block, uint64_t seed)
 {
     shape s = p->s;
     result want = result_make(s, 0), got = result_make(s, 5);
-    multiply(ref, p, block, want.y, want.stride, 0, s.rows, 0, s.n);
+    for (int64_t c = 0; c < s.n; c += HT_DECODE_COLUMNS)
+        multiply(ref, p, false, want.y + c * want.stride, want.stride, 0, s.rows, c,
+                 s.n - c < HT_DECODE_COLUMNS ? s.n - c : HT_DECODE_COLUMNS);
     multiply(k, p, block, got.y, got.stride, 0, s.rows, 0, s.n);
     cr_assert(result_guards(&got, s), "%s: wrote outside y", describe(k, p, block, seed));
     /* Each block or column adds a few roundings of a partial sum, none of which exceeds max|w| * sum|x| by much. */
@@ -267,10 +287,27 @@ static void check_values(const ht_kernels *ref, const ht_kernels *k, const probl
         for (int64_t r = 0; r < s.rows; r++) {
             double a = want.y[c * want.stride + r], b = got.y[c * got.stride + r];
             double bound = 2 * steps * 6e-8 * p->row_max[r] * p->x_abs[c] + 1e-35;
+            if (is_fixed(p, block)) /* half a unit of w for each |x|, half a unit of x for each |w + half a unit| */
+                bound += p->row_max[r] * (p->x_abs[c] + p->x_max[c] * (1 + 1 / 16382.0)) / 16382;
             cr_assert(isnan(a) ? isnan(b) : fabs(a - b) <= bound, "%s: row %lld column %lld: %.9g, not %.9g (bound %.3g)",
                       describe(k, p, block, seed), (long long)r, (long long)c, b, a, bound);
         }
     }
+    free(want.memory);
+    free(got.memory);
+}
+
+/* Fixed point has one definition, which is the reference: its bits at every level. */
+static void check_fixed_bits(const ht_kernels *ref, const ht_kernels *k, const problem *p, uint64_t seed)
+{
+    shape s = p->s;
+    result want = result_make(s, 0), got = result_make(s, 0);
+    multiply(ref, p, true, want.y, want.stride, 0, s.rows, 0, s.n);
+    multiply(k, p, true, got.y, got.stride, 0, s.rows, 0, s.n);
+    for (int64_t i = 0; i < s.rows * s.n; i++)
+        cr_assert((isnan(want.y[i]) && isnan(got.y[i])) || memcmp(&want.y[i], &got.y[i], sizeof(float)) == 0,
+                  "%s: row %lld column %lld: %.9g, not %.9g bit for bit", describe(k, p, true, seed),
+                  (long long)(i % s.rows), (long long)(i / s.rows), got.y[i], want.y[i]);
     free(want.memory);
     free(got.memory);
 }
@@ -358,20 +395,24 @@ static void check_woven_level(ht_isa isa)
     uint64_t seed = 1;
     ht_kernels_init(&k, isa);
     for (int type = 0; type < HT_TYPE_COUNT; type++) {
+        const ht_type_info *info = ht_type_get((uint32_t)type);
         cr_assert_eq(!k.dot_woven[type], !k.matmul[type][0].run_woven);
+        cr_assert_eq(info && info->block_len == 1 && k.dot_woven[type], !!k.matmul[type][1].run_woven);
         for (int i = 0; i < 24 && k.dot_woven[type]; i++, seed++) {
             const int64_t group = ht_tile_columns((ht_type)type);
             state = seed;
             shape s = {HT_TILE_ROWS * (1 + draw() % 5), group * (1 + draw() % 7), columns[i % 10]};
             if (i >= 22) /* more columns of weights than any segment */
                 s.rows = HT_TILE_ROWS, s.cols = ht_type_get((uint32_t)type)->block_len == 1 ? 6144 + 96 : 33 * 1024;
-            problem p;
-            problem_make(&p, (ht_type)type, 0, s, (enum mood)(i % MOODS));
-            cr_assert(ht_tiles_fit(p.type, s.rows, s.cols));
-            if (s.n <= HT_DECODE_COLUMNS)
-                check_woven(&k, &p, false, seed);
-            check_woven(&k, &p, true, seed);
-            problem_free(&p);
+            for (int mode = 0; mode < 2 && (mode == 0 || k.matmul[type][mode].run_woven); mode++) {
+                problem p;
+                problem_make(&p, (ht_type)type, mode, s, (enum mood)(i % MOODS));
+                cr_assert(ht_tiles_fit(p.type, s.rows, s.cols));
+                if (s.n <= HT_DECODE_COLUMNS)
+                    check_woven(&k, &p, false, seed);
+                check_woven(&k, &p, true, seed);
+                problem_free(&p);
+            }
         }
     }
 }
@@ -393,6 +434,8 @@ static void check(ht_isa isa, ht_type type, shape s, enum mood mood, uint64_t se
             problem_make(&p, type, mode, s, mood);
             check_values(&ref, &k, &p, block, seed);
             check_bits(&k, &p, block, seed);
+            if (is_fixed(&p, block))
+                check_fixed_bits(&ref, &k, &p, seed);
             if (block)
                 check_decode_bits(&k, &p, seed);
             problem_free(&p);
@@ -439,6 +482,57 @@ static void check_level(ht_isa isa)
 Test(dot, avx2, .timeout = 120) { check_level(HT_ISA_AVX2); }
 Test(dot, avx512, .timeout = 120) { check_level(HT_ISA_AVX512); }
 Test(dot, reference, .timeout = 120) { check_level(HT_ISA_REF); }
+
+/* Fixed point of values that no model should have: all bits there are as weights, columns too small or too large for a
+ * scale, infinities. What meets one that is not finite is a NaN. */
+static void check_odd_fixed(ht_isa isa)
+{
+    if (ht_isa_detect() < isa)
+        cr_skip_test("this CPU lacks %s", ht_isa_name(isa));
+    static ht_kernels ref, k;
+    ht_kernels_init(&ref, HT_ISA_REF);
+    ht_kernels_init(&k, isa);
+    for (uint64_t seed = 1; seed <= 60; seed++) {
+        state = seed;
+        shape s = {1 + draw() % 40, 1 + draw() % 600, 1 + draw() % 13};
+        problem p;
+        problem_make(&p, seed % 2 ? HT_F16 : HT_BF16, 0, s, PLAIN);
+        uint16_t *w = (uint16_t *)(void *)p.w, one = p.type == HT_F16 ? 0x3c00 : 0x3f80, odd = (uint16_t)draw();
+        float *x = (float *)(void *)p.x;
+        for (int64_t i = 0; i < s.rows * s.cols; i++)
+            w[i] = seed % 3 == 0 ? (uint16_t)draw() : i % s.cols ? one : odd;
+        for (int64_t i = 0; i < s.cols * s.n; i++) {
+            int exponent = seed % 4 == 0 ? -110 - (int)(draw() % 40) : seed % 4 == 1 ? 128 : 0;
+            x[i] = ldexpf(uniform(), exponent);
+            if (seed % 4 == 3)
+                x[i] = (float)((int)(draw() % 16383) - 8191) / 2; /* ties, once a group holds the largest */
+            if (seed % 4 == 3 && i % 32 == 0)
+                x[i] = 8191;
+            if (seed % 4 == 2 && draw() % 100 == 0)
+                x[i] = draw() % 2 ? INFINITY : -INFINITY;
+        }
+        check_fixed_bits(&ref, &k, &p, seed);
+        result y = result_make(s, 0);
+        multiply(&k, &p, true, y.y, y.stride, 0, s.rows, 0, s.n);
+        for (int64_t r = 0; r < s.rows; r++) {
+            for (int64_t c = 0; c < s.n; c++) {
+                bool finite = true;
+                for (int64_t i = 0; i < s.cols; i++) {
+                    uint16_t h = w[r * s.cols + i], exponent = p.type == HT_F16 ? 0x7c00 : 0x7f80;
+                    finite &= (h & exponent) != exponent && isfinite(x[c * s.cols + i]);
+                }
+                cr_assert(finite || isnan(y.y[c * y.stride + r]), "%s: row %lld column %lld is %g",
+                          describe(&k, &p, true, seed), (long long)r, (long long)c, y.y[c * y.stride + r]);
+            }
+        }
+        free(y.memory);
+        problem_free(&p);
+    }
+}
+
+Test(dot, odd_fixed_reference, .timeout = 60) { check_odd_fixed(HT_ISA_REF); }
+Test(dot, odd_fixed_avx2, .timeout = 60) { check_odd_fixed(HT_ISA_AVX2); }
+Test(dot, odd_fixed_avx512, .timeout = 60) { check_odd_fixed(HT_ISA_AVX512); }
 
 /* expand: the reference's bits but for one rounding of d * q + m; act_quantize: the reference's bits. */
 static void check_rows(ht_isa isa)

@@ -1,0 +1,261 @@
+/* The block class with weights and columns in 16-bit fixed point (fixed.h), AVX2. The plan is that of matmul_fixed_avx512.c:
+ * two tiles of 8 rows, three columns. Packed columns, for a tile of 3 and group after group:
+ *
+ *   int16 q[3][16][2], float d[3]
+ */
+#include "core/model/tiles.h"
+#include "cpu/fixed.h"
+#include "cpu/tile_avx2.h"
+
+enum {
+    COLUMNS = 3, /* of a packed tile */
+    TILES = 2,
+    DWORDS = FIXED_GROUP / 2,
+    GROUPS = FIXED_PANEL / FIXED_GROUP,
+    GROUP_BYTES = COLUMNS * (FIXED_GROUP * 2 + 4), /* packed */
+    LINE = 64,                                     /* bytes of a row's group, and of a woven tile's line */
+};
+
+typedef struct rounded_panel { __m256i q[TILES][GROUPS * DWORDS]; __m256 d[TILES]; } rounded_panel;
+
+static int64_t groups_of(int64_t cols) { return (cols + FIXED_GROUP - 1) / FIXED_GROUP; }
+static int64_t padded_to_tile(int64_t n) { return (n + COLUMNS - 1) / COLUMNS * COLUMNS; }
+
+static size_t packed_bytes(int64_t n, int64_t cols)
+{
+    return (size_t)(padded_to_tile(n) / COLUMNS * groups_of(cols)) * GROUP_BYTES;
+}
+
+static size_t scratch_bytes(int64_t cols)
+{
+    (void)cols;
+    return sizeof(rounded_panel) + 64;
+}
+
+/* The low halves of the sums are the integers: columns k and k + 16. */
+TILE_INLINE __m256i rounded_pairs(__m256 low, __m256 high, __m256 inverse)
+{
+    const __m256 magic = _mm256_set1_ps(FIXED_MAGIC);
+    __m256i a = _mm256_castps_si256(_mm256_fmadd_ps(low, inverse, magic));
+    __m256i b = _mm256_castps_si256(_mm256_fmadd_ps(high, inverse, magic));
+    return _mm256_blend_epi16(a, _mm256_slli_epi32(b, 16), 0xaa);
+}
+
+/* ---- columns ------------------------------------------------------------------------------------------------- */
+
+TILE_INLINE float largest(const float *x)
+{
+    /* as integers, since the larger bits of an infinity or NaN shall win */
+    __m256i m = _mm256_setzero_si256();
+    TILE_UNROLL for (int i = 0; i < FIXED_GROUP; i += 8)
+        m = _mm256_max_epi32(m, _mm256_and_si256(_mm256_castps_si256(_mm256_loadu_ps(x + i)), _mm256_set1_epi32(INT32_MAX)));
+    __m128i s = _mm_max_epi32(_mm256_castsi256_si128(m), _mm256_extracti128_si256(m, 1));
+    s = _mm_max_epi32(s, _mm_unpackhi_epi64(s, s));
+    s = _mm_max_epi32(s, _mm_shuffle_epi32(s, 1));
+    return _mm_cvtss_f32(_mm_castsi128_ps(s));
+}
+
+static void pack_column(char *tile, int64_t slot, const float *x, int64_t cols)
+{
+    for (int64_t k = 0; k < cols; k += FIXED_GROUP, tile += GROUP_BYTES) {
+        float last[FIXED_GROUP] = {0};
+        const float *from = x + k;
+        if (cols - k < FIXED_GROUP)
+            from = memcpy(last, from, (size_t)(cols - k) * sizeof(float));
+        fixed_scale s = fixed_scale_of(largest(from));
+        for (int i = 0; i < DWORDS; i += 8) {
+            __m256i q = rounded_pairs(_mm256_loadu_ps(from + i), _mm256_loadu_ps(from + DWORDS + i), _mm256_set1_ps(s.inverse));
+            _mm256_storeu_si256((__m256i *)(void *)(tile + LINE * slot + 4 * i), q);
+        }
+        memcpy(tile + LINE * COLUMNS + 4 * slot, &s.d, sizeof(s.d));
+    }
+}
+
+static void pack(void *packed, const void *x, size_t x_bytes, int64_t begin, int64_t end, int64_t n, int64_t cols)
+{
+    const int64_t groups = groups_of(cols), padded = begin < end && end == n ? padded_to_tile(n) : end;
+    for (int64_t c = begin; c < padded; c++) {
+        char *tile = (char *)packed + (size_t)(c / COLUMNS * groups) * GROUP_BYTES;
+        int64_t slot = c % COLUMNS;
+        if (c < end) {
+            pack_column(tile, slot, (const float *)(const void *)((const char *)x + (size_t)c * x_bytes), cols);
+            continue;
+        }
+        for (int64_t g = 0; g < groups; g++, tile += GROUP_BYTES) {
+            memset(tile + LINE * slot, 0, LINE);
+            memset(tile + LINE * COLUMNS + 4 * slot, 0, 4);
+        }
+    }
+}
+
+/* ---- weights ------------------------------------------------------------------------------------------------- */
+
+/* `len` columns of a tile, or the group at a row's end with zeros behind it. */
+typedef struct tile_lines { const uint8_t *at; size_t stride, line_stride; } tile_lines;
+typedef struct last_group { uint16_t h[TILE_ROWS][FIXED_GROUP]; } last_group;
+
+/* A group, `len` of whose columns there are. */
+TILE_INLINE tile_lines group_at(const tile_lines *t, int64_t k, int64_t len, last_group *last)
+{
+    tile_lines group = *t;
+    group.at += (size_t)(k / FIXED_GROUP) * t->line_stride;
+    if (len >= FIXED_GROUP)
+        return group;
+    memset(last, 0, sizeof(*last));
+    for (size_t r = 0; r < TILE_ROWS; r++)
+        memcpy(last->h[r], group.at + r * t->stride, (size_t)len * 2);
+    group.at = (const uint8_t *)last;
+    group.stride = LINE;
+    return group;
+}
+
+/* Lane r: the largest magnitude of row r. */
+TILE_INLINE __m256 panel_max(ht_type type, const tile_lines *t, int64_t len)
+{
+    __m256i m[TILE_ROWS];
+    uint16_t max[TILE_ROWS];
+    last_group last;
+    TILE_UNROLL for (int r = 0; r < TILE_ROWS; r++)
+        m[r] = _mm256_setzero_si256();
+    for (int64_t k = 0; k < len; k += FIXED_GROUP) {
+        const tile_lines group = group_at(t, k, len - k, &last);
+        TILE_UNROLL for (size_t r = 0; r < TILE_ROWS; r++) {
+            const __m256i *line = (const __m256i *)(const void *)(group.at + r * group.stride);
+            TILE_UNROLL for (int i = 0; i < 2; i++)
+                m[r] = _mm256_max_epu16(m[r], _mm256_and_si256(_mm256_loadu_si256(line + i), _mm256_set1_epi16(INT16_MAX)));
+        }
+    }
+    TILE_UNROLL for (int r = 0; r < TILE_ROWS; r++) {
+        __m128i s = _mm_max_epu16(_mm256_castsi256_si128(m[r]), _mm256_extracti128_si256(m[r], 1));
+        max[r] = (uint16_t)~_mm_extract_epi16(_mm_minpos_epu16(_mm_xor_si128(s, _mm_set1_epi16(-1))), 0);
+    }
+    return load_floats(type, max, 0, TILE_ROWS);
+}
+
+/* fixed_scale_of by lanes: d, and the inverse. */
+TILE_INLINE __m256 panel_scale(__m256 max, __m256 *inverse)
+{
+    const __m256 limit = _mm256_set1_ps(FLT_MAX), all = _mm256_set1_ps(FIXED_MAX);
+    __m256 inv = _mm256_div_ps(all, max);
+    __m256 finite = _mm256_cmp_ps(max, limit, _CMP_LE_OQ);
+    __m256 normal = _mm256_and_ps(finite, _mm256_cmp_ps(inv, limit, _CMP_LE_OQ));
+    *inverse = _mm256_and_ps(inv, normal);
+    return _mm256_blendv_ps(_mm256_set1_ps(NAN), _mm256_and_ps(_mm256_div_ps(max, all), normal), finite);
+}
+
+/* Columns [k0, k0 + len) of a tile, k0 a multiple of the panel, to q; the scales of its rows. woven: the tile is half of one of
+ * core/model/tiles.h. */
+TILE_INLINE __m256 round_panel(ht_type type, bool woven, const tile_rows *tile, int64_t k0, int64_t len, __m256i *q)
+{
+    tile_lines t = {tile->row, woven ? LINE : tile->stride, woven ? HT_TILE_ROWS * LINE : LINE};
+    t.at += (size_t)(k0 / FIXED_GROUP) * t.line_stride;
+    float by_row[TILE_ROWS];
+    last_group last;
+    __m256 inverse, d = panel_scale(panel_max(type, &t, len), &inverse);
+    _mm256_storeu_ps(by_row, inverse);
+    for (int64_t k = 0; k < len; k += FIXED_GROUP) {
+        const tile_lines group = group_at(&t, k, len - k, &last);
+        for (int i = 0; i < DWORDS; i += 8, q += 8) {
+            __m256 v[8];
+            TILE_UNROLL for (size_t r = 0; r < TILE_ROWS; r++) {
+                const uint8_t *row = group.at + r * group.stride;
+                v[r] = _mm256_castsi256_ps(rounded_pairs(load_floats(type, row, i, 8), load_floats(type, row, DWORDS + i, 8),
+                                                         _mm256_set1_ps(by_row[r])));
+            }
+            turn8(v);
+            TILE_UNROLL for (int j = 0; j < 8; j++)
+                _mm256_store_si256(q + j, _mm256_castps_si256(v[j]));
+        }
+    }
+    return d;
+}
+
+/* ---- the product --------------------------------------------------------------------------------------------- */
+
+/* Two tiles . 3 columns over a panel; `first` begins the sums, else they go on from y and y_high. */
+static void panel_product(const rounded_panel *w, const char *packed, int64_t groups, bool first, float *y,
+                          float *y_high, int64_t y_stride, __m256i low_rows, __m256i high_rows, int64_t n)
+{
+    __m256 acc[TILES][COLUMNS];
+    TILE_UNROLL for (int c = 0; c < COLUMNS; c++)
+        acc[0][c] = acc[1][c] = _mm256_setzero_ps();
+    for (int64_t g = 0; g < groups; g++, packed += GROUP_BYTES) {
+        __m256i sum[TILES][COLUMNS];
+        TILE_UNROLL for (int c = 0; c < COLUMNS; c++)
+            sum[0][c] = sum[1][c] = _mm256_setzero_si256();
+        for (int64_t i = 0; i < DWORDS; i++) {
+            __m256i a = w->q[0][DWORDS * g + i], b = w->q[1][DWORDS * g + i];
+            TILE_UNROLL for (int c = 0; c < COLUMNS; c++) {
+                int32_t pair;
+                memcpy(&pair, packed + LINE * c + 4 * i, sizeof(pair));
+                __m256i x = _mm256_set1_epi32(pair);
+                sum[0][c] = _mm256_add_epi32(sum[0][c], _mm256_madd_epi16(a, x));
+                sum[1][c] = _mm256_add_epi32(sum[1][c], _mm256_madd_epi16(b, x));
+            }
+        }
+        const float *d = (const float *)(const void *)(packed + LINE * COLUMNS);
+        TILE_UNROLL for (int c = 0; c < COLUMNS; c++) {
+            TILE_UNROLL for (int t = 0; t < TILES; t++)
+                acc[t][c] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[t][c]), _mm256_set1_ps(d[c]), acc[t][c]);
+        }
+    }
+    TILE_UNROLL for (int c = 0; c < COLUMNS; c++) {
+        TILE_UNROLL for (int t = 0; t < TILES; t++) {
+            const __m256i rows = t ? high_rows : low_rows;
+            float *at = (t ? y_high : y) + c * y_stride;
+            if (c < n) {
+                __m256 before = first ? _mm256_setzero_ps() : _mm256_maskload_ps(at, rows);
+                _mm256_maskstore_ps(at, rows, _mm256_fmadd_ps(acc[t][c], w->d[t], before));
+            }
+        }
+    }
+}
+
+TILE_INLINE void run(ht_type type, bool woven, float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows,
+                     const void *packed, int64_t n, int64_t cols, void *scratch)
+{
+    rounded_panel *panel = (rounded_panel *)(((uintptr_t)scratch + 63) & ~(uintptr_t)63);
+    const int64_t groups = groups_of(cols);
+    for (int64_t r = 0; r < rows;) {
+        tile_rows tile[TILES] = {{0}};
+        __m256i mask[TILES] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+        int64_t row[TILES] = {0}, tiles = 0;
+        for (; tiles < TILES && r < rows; tiles++)
+            r = tile_set(&tile[tiles], w, row_bytes, rows, r, &row[tiles], &mask[tiles]);
+        if (tiles == 1) /* no row of which is stored */
+            tile[1] = tile[0];
+        if (woven) /* two halves of a tile, whose rows begin 64 bytes apart */
+            tile[1].row = tile[0].row + TILE_ROWS * LINE;
+        for (int64_t k = 0; k < cols; k += FIXED_PANEL) {
+            int64_t len = cols - k < FIXED_PANEL ? cols - k : FIXED_PANEL;
+            for (int t = 0; t < TILES; t++)
+                panel->d[t] = round_panel(type, woven, &tile[t], k, len, panel->q[t]);
+            for (int64_t c = 0; c < n; c += COLUMNS) {
+                float *at = y + c * y_stride;
+                panel_product(panel,
+                              (const char *)packed + (size_t)(c / COLUMNS * groups + k / FIXED_GROUP) * GROUP_BYTES,
+                              groups_of(len), k == 0, at + row[0], at + row[1], y_stride, mask[0], mask[1], n - c);
+            }
+        }
+    }
+}
+
+#define RUN(name, type, woven)                                                                                     \
+    static void run_##name(float *y, int64_t y_stride, const void *w, size_t row_bytes, int64_t rows,              \
+                           const void *packed, int64_t n, int64_t cols, void *scratch)                             \
+    {                                                                                                              \
+        run(type, woven, y, y_stride, w, row_bytes, rows, packed, n, cols, scratch);                               \
+    }
+RUN(f16, HT_F16, false)
+RUN(bf16, HT_BF16, false)
+RUN(woven_f16, HT_F16, true)
+RUN(woven_bf16, HT_BF16, true)
+
+void ht_kernels_matmul_fixed_avx2(ht_kernels *k)
+{
+    ht_matmul m = {packed_bytes, scratch_bytes, pack, run_f16, run_woven_f16, TILES * TILE_ROWS, COLUMNS, false};
+    k->matmul[HT_F16][0] = m;
+    m.run = run_bf16;
+    m.run_woven = run_woven_bf16;
+    k->matmul[HT_BF16][0] = m;
+}
