@@ -20,7 +20,8 @@
 typedef enum ht_class { HT_CLASS_DECODE, HT_CLASS_BLOCK } ht_class;
 #define HT_DECODE_CLASS_COLUMNS 8 /* columns that the decode class is made for; more are right, but no faster */
 
-/* How activations meet quantised weights: rounded to 8 bits in blocks of 32 (fast), or kept in F32. */
+/* How activations meet quantised weights: rounded to 8 bits in blocks of 32 (fast), or kept in F32. A backend may round more
+ * finely against F16 and BF16 weights too where they are not to be kept. */
 typedef enum ht_act_mode { HT_ACT_Q8, HT_ACT_F32 } ht_act_mode;
 
 /* The columns of one pass. Columns of a sequence are neighbours, in order of position. */
