@@ -1,14 +1,14 @@
 /* The block class with weights and columns in 16-bit fixed point (fixed.h), AVX2. The plan is that of matmul_fixed_avx512.c:
- * two tiles of 8 rows, three columns. Packed columns, for a tile of 3 and group after group:
+ * two tiles of 8 rows, four columns. Packed columns, for a tile of 4 and group after group:
  *
- *   int16 q[3][16][2], float d[3]
+ *   int16 q[4][16][2], float d[4]
  */
 #include "core/model/tiles.h"
 #include "cpu/fixed.h"
 #include "cpu/tile_avx2.h"
 
 enum {
-    COLUMNS = 3, /* of a packed tile */
+    COLUMNS = 4, /* of a packed tile */
     TILES = 2,
     DWORDS = FIXED_GROUP / 2,
     GROUPS = FIXED_PANEL / FIXED_GROUP,
@@ -172,7 +172,7 @@ TILE_INLINE __m256 round_panel(ht_type type, bool woven, const tile_rows *tile, 
 
 /* ---- the product --------------------------------------------------------------------------------------------- */
 
-/* Two tiles . 3 columns over a panel; `first` begins the sums, else they go on from y and y_high. */
+/* Two tiles . 4 columns over a panel; `first` begins the sums, else they go on from y and y_high. */
 static void panel_product(const rounded_panel *w, const char *packed, int64_t groups, bool first, float *y,
                           float *y_high, int64_t y_stride, __m256i low_rows, __m256i high_rows, int64_t n)
 {
@@ -183,7 +183,7 @@ static void panel_product(const rounded_panel *w, const char *packed, int64_t gr
         __m256i sum[TILES][COLUMNS];
         TILE_UNROLL for (int c = 0; c < COLUMNS; c++)
             sum[0][c] = sum[1][c] = _mm256_setzero_si256();
-        for (int64_t i = 0; i < DWORDS; i++) {
+        TILE_UNROLL for (int64_t i = 0; i < DWORDS; i++) {
             __m256i a = w->q[0][DWORDS * g + i], b = w->q[1][DWORDS * g + i];
             TILE_UNROLL for (int c = 0; c < COLUMNS; c++) {
                 int32_t pair;
@@ -191,6 +191,7 @@ static void panel_product(const rounded_panel *w, const char *packed, int64_t gr
                 __m256i x = _mm256_set1_epi32(pair);
                 sum[0][c] = _mm256_add_epi32(sum[0][c], _mm256_madd_epi16(a, x));
                 sum[1][c] = _mm256_add_epi32(sum[1][c], _mm256_madd_epi16(b, x));
+                __asm__("" : "+x"(sum[0][c]), "+x"(sum[1][c])); /* GCC would add by trees, for which registers do not do */
             }
         }
         const float *d = (const float *)(const void *)(packed + LINE * COLUMNS);
