@@ -11,21 +11,24 @@
  *   y = 0;  for each panel:  acc = 0;  for each of its groups:  acc = fma(sum of the products of q, d of x, acc);
  *           y = fma(acc, d of w, y)
  *
- * All levels give these bits (of a NaN, that it is one). Before sums are rounded, a value is off by max|v| / 16382 at most.
- * F16 has no finer steps for values of an eighth of the maximum and more.
+ * All levels give these bits (of a NaN, that it is one). Before sums are rounded, a value is off by max|v| / 16382 at most
+ * (and by 1e-3 of that, since scales are rounded too). F16 has no finer steps for values of a quarter of the maximum and more.
  *
  * A group with an infinity or a NaN has a NaN for its scale, and so have all results that it enters. A group whose
- * maximum is below 2.4e-35, so that 8191 / max overflows, is zeros.
+ * maximum is below 2.4e-35, so that 8191 / max overflows, is zeros. With columns above 1e33 a sum may become infinite before d of
+ * w makes it small again.
  */
 #ifndef HEARTH_CPU_FIXED_H
 #define HEARTH_CPU_FIXED_H
 
 #include <float.h>
 #include <math.h>
+#include <stdint.h>
 
 #define FIXED_MAX 8191.0f
 #define FIXED_MAGIC 0x1.8p23f /* fma(v, 8191 / max, this) holds q in its lower 16 bits */
 enum { FIXED_GROUP = 32, FIXED_PANEL = 256 };
+_Static_assert(FIXED_GROUP * (int64_t)FIXED_MAX * (int64_t)FIXED_MAX <= INT32_MAX, "the sum of a group fits");
 
 typedef struct fixed_scale { float d, inverse; } fixed_scale;
 

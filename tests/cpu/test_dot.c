@@ -4,6 +4,7 @@
  * that AddressSanitizer sees one byte more; what lies around y must stay untouched. Bits of a (row, column) must not
  * depend on the number of columns, on their place, or on how rows are split over calls.
  */
+#include "core/base/arith.h"
 #include "core/model/tiles.h"
 #include "cpu/fixed.h"
 #include "cpu/kernels.h"
@@ -529,6 +530,71 @@ static void check_odd_fixed(ht_isa isa)
         problem_free(&p);
     }
 }
+
+/* Row r and column c of the problem, in F32. */
+static void set_row(problem *p, int64_t r, const float *row)
+{
+    ht_type_get(p->type)->quantize(row, p->w + (size_t)r * p->row_bytes, p->s.cols);
+}
+static float *fixed_column(problem *p, int64_t c) { return (float *)(void *)(p->x + (size_t)c * p->x_bytes); }
+
+static float largest(const float *v, int64_t begin, int64_t end)
+{
+    float most = 0;
+    for (int64_t k = begin; k < end; k++)
+        most = fmaxf(most, fabsf(v[k]));
+    return most;
+}
+
+/* What fixed point promises, on products that are known. Of ones, each with a sign: sums of the largest integers there are,
+ * which take all of 31 bits. Of one 1 among zeros, in w or in x: the other side's value, off by half a unit at most. */
+static void check_fixed_promises(ht_isa isa)
+{
+    if (ht_isa_detect() < isa)
+        cr_skip_test("this CPU lacks %s", ht_isa_name(isa));
+    enum { ROWS = 35, COLS = 2 * FIXED_PANEL + 2 * FIXED_GROUP + 20, N = 13, KINDS = 3 };
+    static float row[ROWS][COLS];
+    static ht_kernels k;
+    ht_kernels_init(&k, isa);
+    for (int i = 0; i < 2 * KINDS; i++) {
+        const int kind = i / 2; /* 0: ones; 1: w has one 1 a row; 2: x has one a column */
+        const shape s = {ROWS, COLS, N};
+        problem p;
+        state = (uint64_t)i + 1;
+        problem_make(&p, i % 2 ? HT_F16 : HT_BF16, 0, s, PLAIN);
+        for (int64_t r = 0; r < ROWS; r++) {
+            for (int64_t c = 0; c < COLS; c++)
+                row[r][c] = kind == 0 ? (r % 2 ? -1 : 1) : kind == 1 ? c == r * 16 : uniform();
+            set_row(&p, r, row[r]);
+            ht_type_get(p.type)->dequantize(p.w + (size_t)r * p.row_bytes, row[r], COLS);
+        }
+        for (int64_t c = 0; c < N; c++)
+            for (int64_t j = 0; j < COLS; j++)
+                fixed_column(&p, c)[j] = kind == 0 ? (c % 2 ? -1 : 1) : kind == 1 ? uniform() : j == c * 43;
+        result y = result_make(s, 0);
+        multiply(&k, &p, true, y.y, y.stride, 0, ROWS, 0, N);
+        for (int64_t r = 0; r < ROWS; r++) {
+            for (int64_t c = 0; c < N; c++) {
+                const float *x = fixed_column(&p, c);
+                const int64_t group = r * 16 / FIXED_GROUP * FIXED_GROUP, panel = c * 43 / FIXED_PANEL * FIXED_PANEL;
+                double want = COLS * (r % 2 == c % 2 ? 1 : -1), bound = 1e-6 * COLS;
+                if (kind == 1)
+                    want = x[r * 16], bound = largest(x, group, group + FIXED_GROUP) / 16382 * 1.002;
+                if (kind == 2)
+                    want = row[r][c * 43], bound = largest(row[r], panel, ht_min_i64(panel + FIXED_PANEL, COLS)) / 16382 * 1.002;
+                double got = y.y[c * y.stride + r];
+                cr_assert(fabs(got - want) <= bound, "%s: row %lld column %lld: %.9g, not %.9g (bound %.3g)",
+                          describe(&k, &p, true, (uint64_t)i), (long long)r, (long long)c, got, want, bound);
+            }
+        }
+        free(y.memory);
+        problem_free(&p);
+    }
+}
+
+Test(dot, fixed_promises_reference, .timeout = 60) { check_fixed_promises(HT_ISA_REF); }
+Test(dot, fixed_promises_avx2, .timeout = 60) { check_fixed_promises(HT_ISA_AVX2); }
+Test(dot, fixed_promises_avx512, .timeout = 60) { check_fixed_promises(HT_ISA_AVX512); }
 
 Test(dot, odd_fixed_reference, .timeout = 60) { check_odd_fixed(HT_ISA_REF); }
 Test(dot, odd_fixed_avx2, .timeout = 60) { check_odd_fixed(HT_ISA_AVX2); }

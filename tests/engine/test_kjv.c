@@ -138,6 +138,11 @@ Test(kjv, f16_logits_f16_cache, .timeout = 120)
 {
     check_cases(F16, (hearth_options){.activations = "f32"}, 1e-3, true, true);
 }
+/* As people run it: prompts in 16-bit fixed point. */
+Test(kjv, f16_logits_fixed, .timeout = 120)
+{
+    check_cases(F16, (hearth_options){.k_type = "f32", .v_type = "f32"}, 1e-3, true, true);
+}
 Test(kjv, q4_logits, .timeout = 120)
 {
     check_cases(Q4, (hearth_options){.activations = "f32", .k_type = "f32", .v_type = "f32"}, 1e-4, true, false);
@@ -206,6 +211,7 @@ static void check_perplexity(const char *gguf, const char *json, hearth_options 
 }
 
 Test(kjv, f16_perplexity, .timeout = 300) { check_perplexity(F16, (hearth_options){.activations = "f32"}, 1e-3); }
+Test(kjv, f16_perplexity_fixed, .timeout = 300) { check_perplexity(F16, (hearth_options){0}, 1e-4); }
 Test(kjv, q4_perplexity, .timeout = 300) { check_perplexity(Q4, (hearth_options){.activations = "f32"}, 1e-3); }
 Test(kjv, q4_perplexity_q8, .timeout = 300) { check_perplexity(Q4, (hearth_options){.activations = "q8"}, 1e-2); }
 
