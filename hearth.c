@@ -118,7 +118,8 @@ static int read_numbers(settings *s, const hearth_options *o, const ht_shape *sh
     if (r >= 0 && o->gpu_layers && s->device == DEVICE_NONE)
         r = ht_fail(err, -EINVAL, "%d layers are to be computed on a GPU, but the device is none", o->gpu_layers);
     if (r >= 0 && s->vram && s->device == DEVICE_NONE)
-        r = ht_fail(err, -EINVAL, "%zu MiB of device memory (vram) may be used, but the device is none", s->vram >> 20);
+        r = ht_fail(err, -EINVAL, "%zu MiB of device memory (vram) may be used, but the device is none",
+                    (s->vram + (1 << 20) - 1) >> 20);
     if (r < 0) return r;
     if (s->chunk > (int64_t)s->context * s->sessions) s->chunk = s->context * s->sessions; /* never more at once */
     if (s->chunk < s->sessions) s->chunk = s->sessions;

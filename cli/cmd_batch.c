@@ -248,9 +248,10 @@ static const char *name_of_output(const char *path)
 /* -1: writing this file overwrites nothing that the job needs. */
 static int check_written(const cli_batch_options *o, const char *flag, const char *path)
 {
-    const char *what = cli_is_same_file(o->input, path)           ? "the job file"
-                       : cli_is_model_file(o->engine.model, path) ? "a file of the model"
-                                                                  : NULL;
+    const char *model = o->engine.model;
+    const char *what = cli_is_same_file(o->input, path)                                                     ? "the job file"
+                       : cli_is_model_file(model, path) || (model && path && is_same_place(model, path)) ? "a file of the model"
+                                                                                                            : NULL;
     return what ? cli_usage("batch", "%s: %s is %s", flag, path, what) : -1;
 }
 

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 /* What is read of a Hugging Face folder. */
 static int is_read(const struct dirent *entry)
@@ -33,6 +34,12 @@ static void add(cli_model_files *out, const char *head, size_t n, const char *ta
     out->path[out->n++] = path.data;
 }
 
+static bool is_folder(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
 static int find_in_folder(cli_model_files *out, const char *model, hearth_error *error)
 {
     struct dirent **entry;
@@ -42,6 +49,7 @@ static int find_in_folder(cli_model_files *out, const char *model, hearth_error 
         char name[sizeof entry[i]->d_name + 1];
         snprintf(name, sizeof name, "/%s", entry[i]->d_name);
         add(out, model, strlen(model), name);
+        if (is_folder(out->path[out->n - 1])) free(out->path[--out->n]);
         free(entry[i]);
     }
     free(entry);
@@ -50,17 +58,20 @@ static int find_in_folder(cli_model_files *out, const char *model, hearth_error 
 
 int cli_model_files_find(cli_model_files *out, const char *model, hearth_error *error)
 {
-    struct stat st;
     size_t n = strlen(model), tail = strlen("-00001-of-00003.gguf");
-    int part = 0, parts = 1, read = 0;
-    *out = (cli_model_files){.folder = stat(model, &st) == 0 && S_ISDIR(st.st_mode)};
+    int part = 0, parts = 0, read = 0;
+    *out = (cli_model_files){.folder = is_folder(model)};
     if (out->folder) return find_in_folder(out, model, error);
     bool split = n > tail && sscanf(model + n - tail, "-%5d-of-%5d.gguf%n", &part, &parts, &read) == 2 && read == (int)tail;
-    if (!split) add(out, model, n, "");
-    for (int i = 1; split && i <= parts; i++) {
+    if (!split || part < 1 || part > parts) {
+        add(out, model, n, "");
+        return 0;
+    }
+    for (int i = 1; i <= parts; i++) { /* a name alone makes no split model: parts that are not there are none */
         char end[64];
         snprintf(end, sizeof end, "-%05d-of-%05d.gguf", i, parts);
         add(out, model, n - tail, end);
+        if (i != part && access(out->path[out->n - 1], F_OK) != 0) free(out->path[--out->n]);
     }
     return 0;
 }

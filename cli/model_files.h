@@ -10,7 +10,8 @@ typedef struct cli_model_files {
     bool folder;         /* they are those of a Hugging Face folder; else GGUF: one, or all parts of a split one */
 } cli_model_files;
 
-/* Of GGUF, without looking whether they are there. 0, or a negative errno: the folder cannot be read. */
+/* The file that is named, whether it is there or not, and what else is there. 0, or a negative errno: the folder cannot be
+ * read. */
 int cli_model_files_find(cli_model_files *out, const char *model, hearth_error *error);
 void cli_model_files_free(cli_model_files *files);
 

@@ -22,8 +22,8 @@ const cli_option cli_engine_table[] = {
     {.name = "cache-type-v", .aliases = "ctv", .kind = CLI_CHOICE, .value = "TYPE", .at = AT(v_type),
      .choices = "f16|f32|q8_0|q4_0", .help = "type of the values in the KV cache, default f16"},
     {.name = "act", .kind = CLI_CHOICE, .value = "TYPE", .at = AT(act), .choices = "q8|f32",
-     .help = "how activations meet weights: rounded to 8 bits (to 16 for F16 and BF16, and in prompts alone), which is fast, "
-             "or in full; default q8"},
+     .help = "how activations meet quantised weights: rounded to 8 bits, which is fast, or in full (f32); q8 also lets the CPU "
+             "round prompts to 16 bits where weights are F16 or BF16; default q8"},
     {.name = "isa", .kind = CLI_CHOICE, .value = "LEVEL", .at = AT(isa), .choices = "ref|avx2|avx512",
      .help = "highest level of CPU instructions to use; default: the best there is"},
     {.name = "load", .kind = CLI_CHOICE, .value = "HOW", .at = AT(load), .choices = "auto|mmap|read",

@@ -222,16 +222,41 @@ BATCH_TEST(log_probabilities_up_to_a_stop_string)
     spawned_free(&s);
 }
 
+/* A name makes no split model: what the engine opens is bound, under any name. */
+BATCH_TEST(binds_a_model_that_is_named_like_a_part)
+{
+    NEED_MODEL();
+    static const char *const names[] = {"a-00001-of-00002.gguf", "a-00001-of-00000.gguf"};
+    struct stat st;
+    cr_assert_eq(stat(model, &st), 0);
+    write_text(jobs, "In the beginning\n");
+    for (int i = 0; i < 2; i++) {
+        char part[TEST_PATH_MAX + 64], journal[TEST_PATH_MAX + 64];
+        snprintf(part, sizeof part, "%s/%s", folder, names[i]);
+        snprintf(journal, sizeof journal, "%s.journal", out);
+        cr_assert_eq(symlink(model, part), 0);
+        spawned s = test_hearth(NULL, "batch", "-m", part, "-i", jobs, "-n", "1", "--restart", "-o", out);
+        cr_expect_eq(s.code, 0, "%s: %s", names[i], s.err);
+        size_t n;
+        char *text = read_whole(journal, &n), bound[64];
+        snprintf(bound, sizeof bound, "model=%lld bytes", (long long)st.st_size);
+        cr_expect(memmem(text, n, bound, strlen(bound)), "%s: the journal has no '%s'", names[i], bound);
+        free(text);
+        spawned_free(&s);
+    }
+}
+
 BATCH_TEST(overwrites_nothing_that_it_needs)
 {
     NEED_MODEL();
     char summary[TEST_PATH_MAX + 64], journal[TEST_PATH_MAX + 64], fresh[TEST_PATH_MAX + 64], other[TEST_PATH_MAX + 64],
-        config[TEST_PATH_MAX + 64];
+        config[TEST_PATH_MAX + 64], missing[TEST_PATH_MAX + 64];
     snprintf(summary, sizeof summary, "%s/./results.jsonl", folder);
     snprintf(journal, sizeof journal, "%s.journal", out);
     snprintf(fresh, sizeof fresh, "%s/./whole.jsonl.journal.new", folder);
     snprintf(other, sizeof other, "%s/./whole.jsonl", folder);
     snprintf(config, sizeof config, "%s/config.json", folder);
+    snprintf(missing, sizeof missing, "%s/missing.gguf", folder);
     write_text(jobs, "In the beginning\n");
     write_text(journal, "In the beginning\n");
     write_text(config, "{}");
@@ -244,6 +269,7 @@ BATCH_TEST(overwrites_nothing_that_it_needs)
         {folder, jobs, config, NULL, "--output", "a file of the model"},
         {folder, jobs, out, config, "--summary", "a file of the model"},
         {journal, jobs, out, NULL, "--output", "a file of the model"},
+        {missing, jobs, missing, NULL, "--output", "a file of the model"},
         {model, jobs, out, summary, "--summary", "the results"},
         {model, jobs, out, journal, "--summary", "the journal"},
         {model, jobs, whole, fresh, "--summary", "the journal"},
