@@ -31,6 +31,7 @@ typedef struct setup {
     bool neighbours;    /* two other sequences in every pass */
     ht_act_mode act;
     ht_isa isa;
+    bool f16;           /* weights in F16, not Q4 */
     bool is_long;       /* a prompt of LONG tokens, and KV in 8 bits */
 } setup;
 
@@ -45,7 +46,8 @@ static bool open_machine(machine *m, ht_model **model, const setup *s)
     ht_error err = {0};
     ht_load_stats stats;
 
-    if (!test_data(path, "models/kjv-relu-7m/kjv-relu-7m-q4.gguf")) return false;
+    if (!test_data(path, s->f16 ? "models/kjv-relu-7m/kjv-relu-7m-f16.gguf" : "models/kjv-relu-7m/kjv-relu-7m-q4.gguf"))
+        return false;
     if (!*model) cr_assert(ht_model_open(model, path, &err) == 0, "%s", err.text);
     ht_ops_limits limits = {.columns = 256, .sequences = 4, .context = CONTEXT, .shape = (*model)->shape, .act = s->act};
     ht_type kv = s->is_long ? HT_Q8_0 : HT_F16;
@@ -121,7 +123,7 @@ static void check_variants(const setup *base, const setup *variants, size_t n, s
     for (size_t i = 0; i < n; i += step) {
         setup s = variants[i];
         if (SANITIZED && s.chunk == 1) continue; /* one thread, a pass for each token */
-        s.act = base->act, s.isa = base->isa, s.is_long = base->is_long;
+        s.act = base->act, s.isa = base->isa, s.f16 = base->f16, s.is_long = base->is_long;
         cr_assert(run(got, &model, &s));
         for (int k = 0; k <= GENERATED; k++)
             cr_assert(!memcmp(got->logits[k], want->logits[k], sizeof got->logits[k]),
@@ -133,9 +135,10 @@ static void check_variants(const setup *base, const setup *variants, size_t n, s
     ht_model_close(&model);
 }
 
-static void check_same_bits(ht_act_mode act, ht_isa isa, size_t step)
+static void check_same_bits(setup base, size_t step)
 {
-    const setup base = {.threads = 1, .act = act, .isa = isa}, variants[] = {
+    base.threads = 1;
+    const setup variants[] = {
         {.threads = 2}, {.threads = 3}, {.threads = 5, .jitter = 7}, {.threads = 2, .jitter = 11, .chunk = 64},
         {.threads = 1, .chunk = 1}, {.threads = 2, .chunk = 7}, {.threads = 2, .chunk = 65, .neighbours = true},
         {.threads = 3, .neighbours = true, .jitter = 13}, {.threads = 2, .fake = true, .chunk = 100},
@@ -144,18 +147,19 @@ static void check_same_bits(ht_act_mode act, ht_isa isa, size_t step)
     check_variants(&base, variants, sizeof variants / sizeof *variants, step);
 }
 
-Test(contract, f32, .timeout = 300) { check_same_bits(HT_ACT_F32, ht_isa_detect(), 1); }
-Test(contract, q8, .timeout = 300) { check_same_bits(HT_ACT_Q8, ht_isa_detect(), 1); }
+Test(contract, f32, .timeout = 300) { check_same_bits((setup){.act = HT_ACT_F32, .isa = ht_isa_detect()}, 1); }
+Test(contract, q8, .timeout = 300) { check_same_bits((setup){.act = HT_ACT_Q8, .isa = ht_isa_detect()}, 1); }
+Test(contract, f16, .timeout = 300) { check_same_bits((setup){.act = HT_ACT_Q8, .isa = ht_isa_detect(), .f16 = true}, 1); }
 Test(contract, q8_avx2, .timeout = 300)
 {
     if (ht_isa_detect() < HT_ISA_AVX2) cr_skip_test("no AVX2");
     if (SANITIZED) cr_skip_test("threads do the same at every level: left to the release build");
-    check_same_bits(HT_ACT_Q8, HT_ISA_AVX2, 1);
+    check_same_bits((setup){.act = HT_ACT_Q8, .isa = HT_ISA_AVX2}, 1);
 }
 Test(contract, q8_reference, .timeout = 300)
 {
     if (SANITIZED) cr_skip_test("threads do the same at every level: left to the release build");
-    check_same_bits(HT_ACT_Q8, HT_ISA_REF, 3); /* slow: some of them, each of its kind */
+    check_same_bits((setup){.act = HT_ACT_Q8, .isa = HT_ISA_REF}, 3); /* slow: some of them, each of its kind */
 }
 Test(contract, beyond_a_group_of_tiles, .timeout = 300)
 {
