@@ -1,30 +1,18 @@
-/* The block class with weights and columns in 16-bit fixed point (fixed.h), AVX2. The plan is that of matmul_fixed_avx512.c:
- * two tiles of 8 rows, four columns. Packed columns, for a tile of 4 and group after group:
- *
- *   int16 q[4][16][2], float d[4]
- */
+/* The block class with weights and columns in 16-bit fixed point (fixed.h, matmul_fixed.h), AVX2. The plan is that of
+ * matmul_fixed_avx512.c: two tiles of 8 rows, four columns at a time. */
 #include "core/model/tiles.h"
-#include "cpu/fixed.h"
+#include "cpu/matmul_fixed.h"
 #include "cpu/tile_avx2.h"
 
 enum {
     COLUMNS = 4, /* of a packed tile */
     TILES = 2,
-    DWORDS = FIXED_GROUP / 2,
     GROUPS = FIXED_PANEL / FIXED_GROUP,
-    GROUP_BYTES = COLUMNS * (FIXED_GROUP * 2 + 4), /* packed */
-    LINE = 64,                                     /* bytes of a row's group, and of a woven tile's line */
 };
 
-typedef struct rounded_panel { __m256i q[TILES][GROUPS * DWORDS]; __m256 d[TILES]; } rounded_panel;
+typedef struct rounded_panel { __m256i q[TILES][GROUPS * FIXED_DWORDS]; __m256 d[TILES]; } rounded_panel;
 
-static int64_t groups_of(int64_t cols) { return (cols + FIXED_GROUP - 1) / FIXED_GROUP; }
-static int64_t padded_to_tile(int64_t n) { return (n + COLUMNS - 1) / COLUMNS * COLUMNS; }
-
-static size_t packed_bytes(int64_t n, int64_t cols)
-{
-    return (size_t)(padded_to_tile(n) / COLUMNS * groups_of(cols)) * GROUP_BYTES;
-}
+static size_t packed_bytes(int64_t n, int64_t cols) { return fixed_packed_bytes(COLUMNS, n, cols); }
 
 static size_t scratch_bytes(int64_t cols)
 {
@@ -57,35 +45,24 @@ TILE_INLINE float largest(const float *x)
 
 static void pack_column(char *tile, int64_t slot, const float *x, int64_t cols)
 {
-    for (int64_t k = 0; k < cols; k += FIXED_GROUP, tile += GROUP_BYTES) {
+    for (int64_t k = 0; k < cols; k += FIXED_GROUP, tile += fixed_group_bytes(COLUMNS)) {
         float last[FIXED_GROUP] = {0};
         const float *from = x + k;
         if (cols - k < FIXED_GROUP)
             from = memcpy(last, from, (size_t)(cols - k) * sizeof(float));
         fixed_scale s = fixed_scale_of(largest(from));
-        for (int i = 0; i < DWORDS; i += 8) {
-            __m256i q = rounded_pairs(_mm256_loadu_ps(from + i), _mm256_loadu_ps(from + DWORDS + i), _mm256_set1_ps(s.inverse));
-            _mm256_storeu_si256((__m256i *)(void *)(tile + LINE * slot + 4 * i), q);
+        for (int i = 0; i < FIXED_DWORDS; i += 8) {
+            __m256 low = _mm256_loadu_ps(from + i), high = _mm256_loadu_ps(from + FIXED_DWORDS + i);
+            __m256i q = rounded_pairs(low, high, _mm256_set1_ps(s.inverse));
+            _mm256_storeu_si256((__m256i *)(void *)(tile + FIXED_LINE * slot + 4 * i), q);
         }
-        memcpy(tile + LINE * COLUMNS + 4 * slot, &s.d, sizeof(s.d));
+        fixed_set_scale(COLUMNS, tile, slot, s.d);
     }
 }
 
 static void pack(void *packed, const void *x, size_t x_bytes, int64_t begin, int64_t end, int64_t n, int64_t cols)
 {
-    const int64_t groups = groups_of(cols), padded = begin < end && end == n ? padded_to_tile(n) : end;
-    for (int64_t c = begin; c < padded; c++) {
-        char *tile = (char *)packed + (size_t)(c / COLUMNS * groups) * GROUP_BYTES;
-        int64_t slot = c % COLUMNS;
-        if (c < end) {
-            pack_column(tile, slot, (const float *)(const void *)((const char *)x + (size_t)c * x_bytes), cols);
-            continue;
-        }
-        for (int64_t g = 0; g < groups; g++, tile += GROUP_BYTES) {
-            memset(tile + LINE * slot, 0, LINE);
-            memset(tile + LINE * COLUMNS + 4 * slot, 0, 4);
-        }
-    }
+    fixed_pack(COLUMNS, pack_column, packed, x, x_bytes, begin, end, n, cols);
 }
 
 /* ---- weights ------------------------------------------------------------------------------------------------- */
@@ -105,7 +82,7 @@ TILE_INLINE tile_lines group_at(const tile_lines *t, int64_t k, int64_t len, las
     for (size_t r = 0; r < TILE_ROWS; r++)
         memcpy(last->h[r], group.at + r * t->stride, (size_t)len * 2);
     group.at = (const uint8_t *)last;
-    group.stride = LINE;
+    group.stride = FIXED_LINE;
     return group;
 }
 
@@ -147,7 +124,7 @@ TILE_INLINE __m256 panel_scale(__m256 max, __m256 *inverse)
  * core/model/tiles.h. */
 TILE_INLINE __m256 round_panel(ht_type type, bool woven, const tile_rows *tile, int64_t k0, int64_t len, __m256i *q)
 {
-    tile_lines t = {tile->row, woven ? LINE : tile->stride, woven ? HT_TILE_ROWS * LINE : LINE};
+    tile_lines t = {tile->row, woven ? FIXED_LINE : tile->stride, woven ? HT_TILE_ROWS * FIXED_LINE : FIXED_LINE};
     t.at += (size_t)(k0 / FIXED_GROUP) * t.line_stride;
     float by_row[TILE_ROWS];
     last_group last;
@@ -155,12 +132,12 @@ TILE_INLINE __m256 round_panel(ht_type type, bool woven, const tile_rows *tile, 
     _mm256_storeu_ps(by_row, inverse);
     for (int64_t k = 0; k < len; k += FIXED_GROUP) {
         const tile_lines group = group_at(&t, k, len - k, &last);
-        for (int i = 0; i < DWORDS; i += 8, q += 8) {
+        for (int i = 0; i < FIXED_DWORDS; i += 8, q += 8) {
             __m256 v[8];
             TILE_UNROLL for (size_t r = 0; r < TILE_ROWS; r++) {
                 const uint8_t *row = group.at + r * group.stride;
-                v[r] = _mm256_castsi256_ps(rounded_pairs(load_floats(type, row, i, 8), load_floats(type, row, DWORDS + i, 8),
-                                                         _mm256_set1_ps(by_row[r])));
+                __m256 low = load_floats(type, row, i, 8), high = load_floats(type, row, FIXED_DWORDS + i, 8);
+                v[r] = _mm256_castsi256_ps(rounded_pairs(low, high, _mm256_set1_ps(by_row[r])));
             }
             turn8(v);
             TILE_UNROLL for (int j = 0; j < 8; j++)
@@ -179,22 +156,22 @@ static void panel_product(const rounded_panel *w, const char *packed, int64_t gr
     __m256 acc[TILES][COLUMNS];
     TILE_UNROLL for (int c = 0; c < COLUMNS; c++)
         acc[0][c] = acc[1][c] = _mm256_setzero_ps();
-    for (int64_t g = 0; g < groups; g++, packed += GROUP_BYTES) {
+    for (int64_t g = 0; g < groups; g++, packed += fixed_group_bytes(COLUMNS)) {
         __m256i sum[TILES][COLUMNS];
         TILE_UNROLL for (int c = 0; c < COLUMNS; c++)
             sum[0][c] = sum[1][c] = _mm256_setzero_si256();
-        TILE_UNROLL for (int64_t i = 0; i < DWORDS; i++) {
-            __m256i a = w->q[0][DWORDS * g + i], b = w->q[1][DWORDS * g + i];
+        TILE_UNROLL for (int64_t i = 0; i < FIXED_DWORDS; i++) {
+            __m256i a = w->q[0][FIXED_DWORDS * g + i], b = w->q[1][FIXED_DWORDS * g + i];
             TILE_UNROLL for (int c = 0; c < COLUMNS; c++) {
                 int32_t pair;
-                memcpy(&pair, packed + LINE * c + 4 * i, sizeof(pair));
+                memcpy(&pair, packed + FIXED_LINE * c + 4 * i, sizeof(pair));
                 __m256i x = _mm256_set1_epi32(pair);
                 sum[0][c] = _mm256_add_epi32(sum[0][c], _mm256_madd_epi16(a, x));
                 sum[1][c] = _mm256_add_epi32(sum[1][c], _mm256_madd_epi16(b, x));
                 __asm__("" : "+x"(sum[0][c]), "+x"(sum[1][c])); /* GCC would add by trees, for which registers do not do */
             }
         }
-        const float *d = (const float *)(const void *)(packed + LINE * COLUMNS);
+        const float *d = (const float *)(const void *)(packed + FIXED_LINE * COLUMNS);
         TILE_UNROLL for (int c = 0; c < COLUMNS; c++) {
             TILE_UNROLL for (int t = 0; t < TILES; t++)
                 acc[t][c] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[t][c]), _mm256_set1_ps(d[c]), acc[t][c]);
@@ -216,7 +193,6 @@ TILE_INLINE void run(ht_type type, bool woven, float *y, int64_t y_stride, const
                      const void *packed, int64_t n, int64_t cols, void *scratch)
 {
     rounded_panel *panel = (rounded_panel *)(((uintptr_t)scratch + 63) & ~(uintptr_t)63);
-    const int64_t groups = groups_of(cols);
     for (int64_t r = 0; r < rows;) {
         tile_rows tile[TILES] = {{0}};
         __m256i mask[TILES] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
@@ -226,16 +202,15 @@ TILE_INLINE void run(ht_type type, bool woven, float *y, int64_t y_stride, const
         if (tiles == 1) /* no row of which is stored */
             tile[1] = tile[0];
         if (woven) /* two halves of a tile, whose rows begin 64 bytes apart */
-            tile[1].row = tile[0].row + TILE_ROWS * LINE;
+            tile[1].row = tile[0].row + TILE_ROWS * FIXED_LINE;
         for (int64_t k = 0; k < cols; k += FIXED_PANEL) {
-            int64_t len = cols - k < FIXED_PANEL ? cols - k : FIXED_PANEL;
+            int64_t len = ht_min_i64(FIXED_PANEL, cols - k);
             for (int t = 0; t < TILES; t++)
                 panel->d[t] = round_panel(type, woven, &tile[t], k, len, panel->q[t]);
             for (int64_t c = 0; c < n; c += COLUMNS) {
                 float *at = y + c * y_stride;
-                panel_product(panel,
-                              (const char *)packed + (size_t)(c / COLUMNS * groups + k / FIXED_GROUP) * GROUP_BYTES,
-                              groups_of(len), k == 0, at + row[0], at + row[1], y_stride, mask[0], mask[1], n - c);
+                panel_product(panel, (const char *)packed + fixed_group_at(COLUMNS, c, k, cols), ht_ceil_div(len, FIXED_GROUP),
+                              k == 0, at + row[0], at + row[1], y_stride, mask[0], mask[1], n - c);
             }
         }
     }

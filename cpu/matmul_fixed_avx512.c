@@ -1,35 +1,22 @@
-/* The block class with weights and columns in 16-bit fixed point (fixed.h), AVX-512.
+/* The block class with weights and columns in 16-bit fixed point (fixed.h, matmul_fixed.h), AVX-512.
  *
- * A panel of two tiles of rows is rounded into scratch, where it stays in L1; then the packed columns pass by, six at a time.
- * A dword holds columns k and k + 16 of a group of 32, the first in its lower half: 16 dwords a group. In scratch they lie
- * (group, dword, row); packed columns, for a tile of 6 and group after group:
- *
- *   int16 q[6][16][2], float d[6]
- *
- * Columns past the last one are zeros. Six columns of two tiles: as many sums as there are registers, so that loads are few.
+ * A panel of two tiles of rows is rounded into scratch, where it stays in L1, as (group, dword, row) with the dwords of packed
+ * columns; then these pass by, six at a time. Six columns of two tiles: as many sums as there are registers, so that loads are
+ * few.
  */
 #include "core/model/tiles.h"
-#include "cpu/fixed.h"
+#include "cpu/matmul_fixed.h"
 #include "cpu/tile_avx512.h"
 
 enum {
     COLUMNS = 6, /* of a packed tile */
     TILES = 2,
-    DWORDS = FIXED_GROUP / 2,
     GROUPS = FIXED_PANEL / FIXED_GROUP,
-    GROUP_BYTES = COLUMNS * (FIXED_GROUP * 2 + 4), /* packed */
-    LINE = 64,                                     /* bytes of a row's group, and of a woven tile's line */
 };
 
-typedef struct rounded_panel { __m512i q[TILES][GROUPS * DWORDS]; __m512 d[TILES]; } rounded_panel;
+typedef struct rounded_panel { __m512i q[TILES][GROUPS * FIXED_DWORDS]; __m512 d[TILES]; } rounded_panel;
 
-static int64_t groups_of(int64_t cols) { return (cols + FIXED_GROUP - 1) / FIXED_GROUP; }
-static int64_t padded_to_tile(int64_t n) { return (n + COLUMNS - 1) / COLUMNS * COLUMNS; }
-
-static size_t packed_bytes(int64_t n, int64_t cols)
-{
-    return (size_t)(padded_to_tile(n) / COLUMNS * groups_of(cols)) * GROUP_BYTES;
-}
+static size_t packed_bytes(int64_t n, int64_t cols) { return fixed_packed_bytes(COLUMNS, n, cols); }
 
 static size_t scratch_bytes(int64_t cols)
 {
@@ -50,7 +37,7 @@ TILE_INLINE __m512i rounded_pairs(__m512 low, __m512 high, __m512 inverse)
 
 static void pack_column(char *tile, int64_t slot, const float *x, int64_t cols)
 {
-    for (int64_t k = 0; k < cols; k += FIXED_GROUP, tile += GROUP_BYTES) {
+    for (int64_t k = 0; k < cols; k += FIXED_GROUP, tile += fixed_group_bytes(COLUMNS)) {
         __m512 low = _mm512_maskz_loadu_ps(lanes_mask(cols - k), x + k);
         __m512 high = _mm512_maskz_loadu_ps(lanes_mask(cols - k - 16), x + k + 16);
         /* as integers, since the larger bits of an infinity or NaN shall win */
@@ -60,26 +47,14 @@ static void pack_column(char *tile, int64_t slot, const float *x, int64_t cols)
         float max;
         memcpy(&max, &bits, sizeof(max));
         fixed_scale s = fixed_scale_of(max);
-        _mm512_storeu_si512(tile + LINE * slot, rounded_pairs(low, high, _mm512_set1_ps(s.inverse)));
-        memcpy(tile + LINE * COLUMNS + 4 * slot, &s.d, sizeof(s.d));
+        _mm512_storeu_si512(tile + FIXED_LINE * slot, rounded_pairs(low, high, _mm512_set1_ps(s.inverse)));
+        fixed_set_scale(COLUMNS, tile, slot, s.d);
     }
 }
 
 static void pack(void *packed, const void *x, size_t x_bytes, int64_t begin, int64_t end, int64_t n, int64_t cols)
 {
-    const int64_t groups = groups_of(cols), padded = begin < end && end == n ? padded_to_tile(n) : end;
-    for (int64_t c = begin; c < padded; c++) {
-        char *tile = (char *)packed + (size_t)(c / COLUMNS * groups) * GROUP_BYTES;
-        int64_t slot = c % COLUMNS;
-        if (c < end) {
-            pack_column(tile, slot, (const float *)(const void *)((const char *)x + (size_t)c * x_bytes), cols);
-            continue;
-        }
-        for (int64_t g = 0; g < groups; g++, tile += GROUP_BYTES) {
-            memset(tile + LINE * slot, 0, LINE);
-            memset(tile + LINE * COLUMNS + 4 * slot, 0, 4);
-        }
-    }
+    fixed_pack(COLUMNS, pack_column, packed, x, x_bytes, begin, end, n, cols);
 }
 
 /* ---- weights ------------------------------------------------------------------------------------------------- */
@@ -118,7 +93,7 @@ TILE_INLINE __m512 panel_scale(__m512 max, __m512 *inverse)
 /* Columns [k0, k0 + len) of a tile, k0 a multiple of the panel, to q; the scales of its rows. */
 TILE_INLINE __m512 round_panel(ht_type type, bool woven, const tile_source *tile, int64_t k0, int64_t len, __m512i *q)
 {
-    const size_t stride = woven ? LINE : tile->row_bytes, line_stride = woven ? HT_TILE_ROWS * LINE : LINE;
+    const size_t stride = woven ? FIXED_LINE : tile->row_bytes, line_stride = woven ? HT_TILE_ROWS * FIXED_LINE : FIXED_LINE;
     const uint8_t *row[TILE_ROWS];
     float by_row[TILE_ROWS];
     __m512 inverse;
@@ -126,14 +101,14 @@ TILE_INLINE __m512 round_panel(ht_type type, bool woven, const tile_source *tile
         row[r] = tile->w + (size_t)(r < tile->rows ? r : tile->rows - 1) * stride + (size_t)(k0 / FIXED_GROUP) * line_stride;
     __m512 d = panel_scale(panel_max(type, row, line_stride, len), &inverse);
     _mm512_storeu_ps(by_row, inverse);
-    for (int64_t k = 0, at = 0; k < len; k += FIXED_GROUP, at += (int64_t)line_stride, q += DWORDS) {
+    for (int64_t k = 0, at = 0; k < len; k += FIXED_GROUP, at += (int64_t)line_stride, q += FIXED_DWORDS) {
         __mmask16 low = lanes_mask(len - k), high = lanes_mask(len - k - 16);
         __m512 v[16];
         TILE_UNROLL for (int r = 0; r < 16; r++)
             v[r] = _mm512_castsi512_ps(rounded_pairs(load_floats(type, row[r] + at, 0, low),
                                                      load_floats(type, row[r] + at, 16, high), _mm512_set1_ps(by_row[r])));
         turn16(v);
-        TILE_UNROLL for (int i = 0; i < DWORDS; i++)
+        TILE_UNROLL for (int i = 0; i < FIXED_DWORDS; i++)
             _mm512_store_si512(q + i, _mm512_castps_si512(v[i]));
     }
     return d;
@@ -151,21 +126,21 @@ static void panel_product(const rounded_panel *w, const char *packed, int64_t gr
         TILE_UNROLL for (int t = 0; t < TILES; t++)
             acc[t][c] = _mm512_setzero_ps();
     }
-    for (int64_t g = 0; g < groups; g++, packed += GROUP_BYTES) {
+    for (int64_t g = 0; g < groups; g++, packed += fixed_group_bytes(COLUMNS)) {
         __m512i sum[TILES][COLUMNS];
         TILE_UNROLL for (int c = 0; c < COLUMNS; c++) {
             TILE_UNROLL for (int t = 0; t < TILES; t++)
                 sum[t][c] = _mm512_setzero_si512();
         }
-        for (int64_t i = 0; i < DWORDS; i++) {
-            __m512i a = w->q[0][DWORDS * g + i], b = w->q[1][DWORDS * g + i];
+        for (int64_t i = 0; i < FIXED_DWORDS; i++) {
+            __m512i a = w->q[0][FIXED_DWORDS * g + i], b = w->q[1][FIXED_DWORDS * g + i];
             TILE_UNROLL for (int c = 0; c < COLUMNS; c++) {
-                __m512i x = column_dword((const int8_t *)packed + LINE * c + 4 * i);
+                __m512i x = column_dword((const int8_t *)packed + FIXED_LINE * c + 4 * i);
                 sum[0][c] = _mm512_dpwssd_epi32(sum[0][c], a, x);
                 sum[1][c] = _mm512_dpwssd_epi32(sum[1][c], b, x);
             }
         }
-        const float *d = (const float *)(const void *)(packed + LINE * COLUMNS);
+        const float *d = (const float *)(const void *)(packed + FIXED_LINE * COLUMNS);
         TILE_UNROLL for (int c = 0; c < COLUMNS; c++) {
             TILE_UNROLL for (int t = 0; t < TILES; t++)
                 acc[t][c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[t][c]), _mm512_set1_ps(d[c]), acc[t][c]);
@@ -186,20 +161,18 @@ TILE_INLINE void run(ht_type type, bool woven, float *y, int64_t y_stride, const
                      const void *packed, int64_t n, int64_t cols, void *scratch)
 {
     rounded_panel *panel = (rounded_panel *)(((uintptr_t)scratch + 63) & ~(uintptr_t)63);
-    const int64_t groups = groups_of(cols);
     for (int64_t r = 0; r < rows; r += TILES * TILE_ROWS) {
         for (int64_t k = 0; k < cols; k += FIXED_PANEL) {
-            int64_t len = cols - k < FIXED_PANEL ? cols - k : FIXED_PANEL;
+            int64_t len = ht_min_i64(FIXED_PANEL, cols - k);
             for (int64_t t = 0; t < TILES; t++) { /* the second may be beyond the last row: then it is the first again */
                 int64_t from = r + t * TILE_ROWS < rows ? r + t * TILE_ROWS : r;
                 tile_source tile = tile_from((const char *)w + (size_t)from * row_bytes, row_bytes, rows - from);
                 panel->d[t] = round_panel(type, woven, &tile, k, len, panel->q[t]);
             }
             for (int64_t c = 0; c < n; c += COLUMNS)
-                panel_product(panel,
-                              (const char *)packed + (size_t)(c / COLUMNS * groups + k / FIXED_GROUP) * GROUP_BYTES,
-                              groups_of(len), k == 0, y + c * y_stride + r, y_stride, lanes_mask(rows - r),
-                              lanes_mask(rows - r - TILE_ROWS), n - c);
+                panel_product(panel, (const char *)packed + fixed_group_at(COLUMNS, c, k, cols), ht_ceil_div(len, FIXED_GROUP),
+                              k == 0, y + c * y_stride + r, y_stride, lanes_mask(rows - r), lanes_mask(rows - r - TILE_ROWS),
+                              n - c);
         }
     }
 }

@@ -3,16 +3,15 @@
  *
  * A packed column is a row of scales, one a group, then a row of integers; columns past the end are zeros.
  */
+#include "core/base/arith.h"
 #include "cpu/fixed.h"
 #include "cpu/kernels.h"
 
 #include <string.h>
 
-static int64_t groups_of(int64_t cols) { return (cols + FIXED_GROUP - 1) / FIXED_GROUP; }
-
 static size_t column_bytes(int64_t cols)
 {
-    return (size_t)groups_of(cols) * (sizeof(float) + FIXED_GROUP * sizeof(int16_t));
+    return (size_t)ht_ceil_div(cols, FIXED_GROUP) * (sizeof(float) + FIXED_GROUP * sizeof(int16_t));
 }
 
 /* One group of `len` values to q; its scale. */
@@ -36,7 +35,7 @@ static size_t scratch_bytes(int64_t cols)
 
 static void pack(void *packed, const void *x, size_t x_bytes, int64_t begin, int64_t end, int64_t n, int64_t cols)
 {
-    const int64_t groups = groups_of(cols);
+    const int64_t groups = ht_ceil_div(cols, FIXED_GROUP);
     (void)n;
     for (int64_t c = begin; c < end; c++) {
         float *d = (float *)(void *)((char *)packed + (size_t)c * column_bytes(cols));
@@ -63,9 +62,9 @@ static void run(ht_type type, float *y, int64_t y_stride, const void *w, size_t 
             float d_w = round_group(panel, len, q);
             for (int64_t c = 0; c < n; c++) {
                 const float *d = (const float *)(const void *)((const char *)packed + (size_t)c * column_bytes(cols));
-                const int16_t *x = (const int16_t *)(const void *)(d + groups_of(cols)) + k;
+                const int16_t *x = (const int16_t *)(const void *)(d + ht_ceil_div(cols, FIXED_GROUP)) + k;
                 float acc = 0, *out = y + c * y_stride + r;
-                for (int64_t g = 0; g < groups_of(len); g++) {
+                for (int64_t g = 0; g < ht_ceil_div(len, FIXED_GROUP); g++) {
                     int32_t sum = 0;
                     for (int64_t i = g * FIXED_GROUP; i < (g + 1) * FIXED_GROUP; i++)
                         sum += q[i] * x[i];

@@ -159,6 +159,15 @@ static void random_column(float *x, int64_t cols, int64_t column, enum mood mood
         x[draw() % (uint64_t)cols] = NAN;
 }
 
+/* The largest |v[k]|, k in [begin, end). */
+static float largest(const float *v, int64_t begin, int64_t end)
+{
+    float most = 0;
+    for (int64_t k = begin; k < end; k++)
+        most = fmaxf(most, fabsf(v[k]));
+    return most;
+}
+
 static void problem_make(problem *p, ht_type type, int mode, shape s, enum mood mood)
 {
     const ht_type_info *info = ht_type_get(type);
@@ -173,8 +182,7 @@ static void problem_make(problem *p, ht_type type, int mode, shape s, enum mood 
     float *row = malloc(((size_t)s.cols + 1) * sizeof(float));
     for (int64_t r = 0; r < s.rows; r++) {
         info->dequantize(p->w + (size_t)r * p->row_bytes, row, s.cols);
-        for (int64_t k = 0; k < s.cols; k++)
-            p->row_max[r] = fmaxf(p->row_max[r], fabsf(row[k]));
+        p->row_max[r] = largest(row, 0, s.cols);
     }
     p->x_bytes = p->quantised ? HT_ACT_ROW_BYTES(s.cols) : (size_t)s.cols * sizeof(float);
     p->x = exact(p->x_bytes * (size_t)s.n, 4);
@@ -184,10 +192,7 @@ static void problem_make(problem *p, ht_type type, int mode, shape s, enum mood 
             p->x_abs[c] += fabsf(row[k]);
         for (int64_t g = 0; g < s.cols; g += FIXED_GROUP) {
             int64_t len = s.cols - g < FIXED_GROUP ? s.cols - g : FIXED_GROUP;
-            float most = 0;
-            for (int64_t k = g; k < g + len; k++)
-                most = fmaxf(most, fabsf(row[k]));
-            p->x_max[c] += (double)most * (double)len;
+            p->x_max[c] += (double)largest(row, g, g + len) * (double)len;
         }
         if (p->quantised)
             ht_act_quantize(row, p->x + (size_t)c * p->x_bytes, s.cols);
@@ -537,14 +542,6 @@ static void set_row(problem *p, int64_t r, const float *row)
     ht_type_get(p->type)->quantize(row, p->w + (size_t)r * p->row_bytes, p->s.cols);
 }
 static float *fixed_column(problem *p, int64_t c) { return (float *)(void *)(p->x + (size_t)c * p->x_bytes); }
-
-static float largest(const float *v, int64_t begin, int64_t end)
-{
-    float most = 0;
-    for (int64_t k = begin; k < end; k++)
-        most = fmaxf(most, fabsf(v[k]));
-    return most;
-}
 
 /* What fixed point promises, on products that are known. Of ones, each with a sign: sums of the largest integers there are,
  * which take all of 31 bits. Of one 1 among zeros, in w or in x: the other side's value, off by half a unit at most. */
