@@ -50,6 +50,8 @@ typedef struct settings {
     bool quiet;
 } settings;
 
+#define KV_AUTO HT_TYPE_COUNT
+
 /* Index of `value` in a NULL-ended list; NULL: 0, the default. */
 static int choose(const char *option, const char *value, const char *const *names, int *out, ht_error *err)
 {
@@ -73,10 +75,10 @@ static int choose_activations(const char *value, int *out, ht_error *err)
 
 static int read_names(settings *s, const hearth_options *o, ht_error *err)
 {
-    static const char *const kv[] = {"f16", "f32", "q8_0", "q4_0", NULL},
+    static const char *const kv[] = {"auto", "f16", "f32", "q16", "q8_0", "q4_0", NULL},
                              *const loads[] = {"auto", "mmap", "read", NULL},
                              *const devices[] = {"none", "cuda", "emu", NULL};
-    static const ht_type kv_types[] = {HT_F16, HT_F32, HT_Q8_0, HT_Q4_0};
+    static const ht_type kv_types[] = {KV_AUTO, HT_F16, HT_F32, HT_Q16, HT_Q8_0, HT_Q4_0};
     static const ht_load_mode load_modes[] = {HT_LOAD_AUTO, HT_LOAD_MMAP, HT_LOAD_READ};
     int act, k, v, load, device;
 
@@ -194,17 +196,28 @@ static int open_sites(stack *e, const settings *s, const ht_ops_limits *limits, 
     return r;
 }
 
+/* Q16 where several heads read what is stored, so that it is arithmetic that attention on the CPU waits for, and no GPU is to
+ * read it. From Q16_HEADS a KV head on it is the faster one (docs/decisions/0006). */
+#define Q16_HEADS 3
+static ht_type kv_type_of(ht_type asked, const settings *s, const ht_shape *shape)
+{
+    if (asked != KV_AUTO) return asked;
+    bool q16 = s->device == DEVICE_NONE && shape->n_heads / shape->n_kv_heads >= Q16_HEADS;
+    return q16 && ht_kv_type_fits(HT_Q16, shape->head_dim) ? HT_Q16 : HT_F16;
+}
+
 static int open_compute(stack *e, const settings *s, ht_error *err)
 {
+    const ht_shape *shape = &e->model->shape;
     ht_ops_limits limits = {
         .columns = s->chunk,
         .sequences = s->sessions,
         .context = s->context,
-        .shape = e->model->shape,
+        .shape = *shape,
         .act = s->act,
     };
 
-    int r = ht_kv_layout_init(&limits.kv, &e->model->shape, s->k_type, s->v_type, err);
+    int r = ht_kv_layout_init(&limits.kv, shape, kv_type_of(s->k_type, s, shape), kv_type_of(s->v_type, s, shape), err);
     if (r >= 0) r = ht_pool_open(&e->pool, &(ht_pool_options){.threads = s->threads, .pin = false}, err);
     if (r >= 0) r = open_sites(e, s, &limits, err);
     if (r >= 0)

@@ -48,9 +48,9 @@ static const cli_option against_table[] = {
     {.name = "against-isa", .kind = CLI_CHOICE, .value = "LEVEL", .at = AT(against_isa),
      .choices = "ref|avx2|avx512", .flags = CLI_NO_ENV, .help = "compare with this level"},
     {.name = "against-cache-type-k", .aliases = "against-ctk", .kind = CLI_CHOICE, .value = "TYPE",
-     .at = AT(against_k), .choices = "f16|f32|q8_0|q4_0", .flags = CLI_NO_ENV, .help = "compare with this type of keys"},
+     .at = AT(against_k), .choices = CLI_KV_TYPES, .flags = CLI_NO_ENV, .help = "compare with this type of keys"},
     {.name = "against-cache-type-v", .aliases = "against-ctv", .kind = CLI_CHOICE, .value = "TYPE",
-     .at = AT(against_v), .choices = "f16|f32|q8_0|q4_0", .flags = CLI_NO_ENV, .help = "compare with this type of values"},
+     .at = AT(against_v), .choices = CLI_KV_TYPES, .flags = CLI_NO_ENV, .help = "compare with this type of values"},
     {.name = "against-pass", .kind = CLI_CHOICE, .value = "CLASS", .at = AT(against_pass),
      .choices = "prompt|decode", .flags = CLI_NO_ENV, .help = "compare with tokens computed this way"},
     {0}};

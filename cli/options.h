@@ -14,7 +14,8 @@ typedef struct cli_engine_options {
     bool quiet;
 } cli_engine_options;
 
-#define CLI_ENGINE_DEFAULTS {.k_type = "f16", .v_type = "f16", .act = "q8", .load = "auto"}
+#define CLI_KV_TYPES "auto|f16|f32|q16|q8_0|q4_0"
+#define CLI_ENGINE_DEFAULTS {.k_type = "auto", .v_type = "auto", .act = "q8", .load = "auto"}
 
 extern const cli_option cli_engine_table[];
 

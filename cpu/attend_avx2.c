@@ -171,13 +171,14 @@ INLINE float max_lane(__m256 v)
 }
 
 static void softmax_avx2(float *s, int32_t m, float scale, const int32_t *first, const int32_t *limit, float *max,
-                         float *sum, float *carry)
+                         float *sum, float *carry, const ht_attend_next *next)
 {
     const __m256 lowest = _mm256_set1_ps(-INFINITY);
 
     for (int32_t i = 0; i < m; i++, s += HT_KV_TILE) {
         __m256 seen[8], x[8], top = _mm256_set1_ps(max[i]), total[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
 
+        attend_prefetch_ends(next, i, m);
         for (int j = 0; j < 8; j++) {
             seen[j] = _mm256_castsi256_ps(_mm256_andnot_si256(ht_mask_256(first[i] - 8 * j), ht_mask_256(limit[i] - 8 * j)));
             x[j] = _mm256_blendv_ps(lowest, _mm256_mul_ps(_mm256_loadu_ps(s + 8 * j), _mm256_set1_ps(scale)), seen[j]);

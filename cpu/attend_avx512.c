@@ -192,31 +192,58 @@ INLINE void scores(load_fn *load, bool half, int32_t direct, float *s, const flo
 
 /* ---- softmax --------------------------------------------------------------------------------------------- */
 
-static void softmax_avx512(float *s, int32_t m, float scale, const int32_t *first, const int32_t *limit, float *max,
-                           float *sum, float *carry)
+/* s = scale s, and its maximum, over the tokens that are seen. */
+INLINE float scale_row(float *s, float scale, uint64_t seen, float max)
 {
-    for (int32_t i = 0; i < m; i++, s += HT_KV_TILE) {
-        uint64_t below = limit[i] >= 64 ? ~0ull : (1ull << limit[i]) - 1;
-        uint64_t seen = first[i] >= 64 ? 0 : below & ~((1ull << first[i]) - 1);
-        __m512 x[4], top = _mm512_set1_ps(max[i]), total = _mm512_setzero_ps();
+    __m512 top = _mm512_set1_ps(max);
+    HT_UNROLL for (int j = 0; j < 4; j++) {
+        __mmask16 mask = (__mmask16)(seen >> (16 * j));
+        __m512 x = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, s + 16 * j), _mm512_set1_ps(scale));
+        _mm512_storeu_ps(s + 16 * j, x);
+        top = _mm512_mask_max_ps(top, mask, x, top); /* a NaN score leaves top as it is */
+    }
+    return _mm512_reduce_max_ps(top);
+}
 
-        HT_UNROLL for (int j = 0; j < 4; j++) {
-            __mmask16 mask = (__mmask16)(seen >> (16 * j));
-            x[j] = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, s + 16 * j), _mm512_set1_ps(scale));
-            top = _mm512_mask_max_ps(top, mask, x[j], top);
+/* s = exp(s - max) where seen, 0 elsewhere; returns the sum. */
+INLINE float exp_row(float *s, uint64_t seen, float max)
+{
+    __m512 total = _mm512_setzero_ps();
+    HT_UNROLL for (int j = 0; j < 4; j++) {
+        __m512 x = ht_exp_low_512(_mm512_sub_ps(_mm512_loadu_ps(s + 16 * j), _mm512_set1_ps(max)));
+        x = _mm512_maskz_mov_ps((__mmask16)(seen >> (16 * j)), x);
+        _mm512_storeu_ps(s + 16 * j, x);
+        total = _mm512_add_ps(total, x);
+    }
+    return ht_tree_sum_512(total);
+}
+
+/* Sixteen rows at a time: their maxima are chains of their own that can overlap, and their carries are one vector. */
+static void softmax_avx512(float *s, int32_t m, float scale, const int32_t *first, const int32_t *limit, float *max,
+                           float *sum, float *carry, const ht_attend_next *next)
+{
+    for (int32_t row = 0; row < m; row += 16) {
+        int32_t n = m - row < 16 ? m - row : 16;
+        _Alignas(64) float new_max[16] = {0};
+        uint64_t seen[16];
+        __mmask16 any = 0, rows = ht_mask_512(n);
+
+        for (int32_t j = 0; j < n; j++) {
+            int32_t i = row + j;
+            uint64_t below = limit[i] >= 64 ? ~0ull : (1ull << limit[i]) - 1;
+            seen[j] = first[i] >= 64 ? 0 : below & ~((1ull << first[i]) - 1);
+            any |= (__mmask16)((seen[j] != 0) << j);
+            new_max[j] = scale_row(s + i * HT_KV_TILE, scale, seen[j], max[i]);
         }
-        float new_max = _mm512_reduce_max_ps(top);
-        top = _mm512_set1_ps(new_max);
-        HT_UNROLL for (int j = 0; j < 4; j++) {
-            x[j] = _mm512_maskz_mov_ps((__mmask16)(seen >> (16 * j)), ht_exp_512(_mm512_sub_ps(x[j], top)));
-            _mm512_storeu_ps(s + 16 * j, x[j]);
-            total = _mm512_add_ps(total, x[j]);
+        __m512 top = _mm512_load_ps(new_max), fall = _mm512_sub_ps(_mm512_maskz_loadu_ps(rows, max + row), top);
+        _mm512_mask_storeu_ps(carry + row, rows, _mm512_mask_mov_ps(_mm512_set1_ps(1.0f), any, ht_exp_low_512(fall)));
+        _mm512_mask_storeu_ps(max + row, any, top);
+        for (int32_t j = 0; j < n; j++) {
+            int32_t i = row + j;
+            attend_prefetch_ends(next, i, m);
+            float total = exp_row(s + i * HT_KV_TILE, seen[j], new_max[j]);
+            if (seen[j]) sum[i] = ht_fmaf(sum[i], carry[i], total);
         }
-        carry[i] = 1.0f;
-        if (!seen) continue;
-        carry[i] = ht_expf(max[i] - new_max);
-        sum[i] = ht_fmaf(sum[i], carry[i], ht_tree_sum_512(total));
-        max[i] = new_max;
     }
 }
 

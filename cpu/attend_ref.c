@@ -39,8 +39,9 @@ static void scores_ref(ht_type type, float *s, const float *q, int64_t q_stride,
 }
 
 static void softmax_ref(float *s, int32_t m, float scale, const int32_t *first, const int32_t *limit, float *max,
-                        float *sum, float *carry)
+                        float *sum, float *carry, const ht_attend_next *next)
 {
+    (void)next;
     for (int32_t i = 0; i < m; i++, s += HT_KV_TILE) {
         float lane[LANES] = {0}, top = max[i];
 
@@ -82,19 +83,19 @@ static void mix_ref(ht_type type, float *acc, int64_t acc_stride, const float *s
 
 /* The references know the type from the function they are called by. */
 #define ATTEND_REF(name, type)                                                                                       \
-    static void scores_##name##_ref(float *s, const float *q, int64_t q_stride, int32_t m, const void *k,            \
-                                    size_t k_row_bytes, int32_t head_dim, int32_t begin, int32_t end,                \
-                                    const void *next, size_t next_bytes)                                             \
+    static void scores_##name##_ref(float *s, const void *q, size_t q_bytes, int32_t m, const void *k,               \
+                                    size_t row_bytes, int32_t head_dim, int32_t begin, int32_t end,                  \
+                                    const ht_attend_next *next)                                                      \
     {                                                                                                                \
-        (void)next, (void)next_bytes;                                                                                \
-        scores_ref(type, s, q, q_stride, m, k, k_row_bytes, head_dim, begin, end);                                   \
+        (void)next;                                                                                                  \
+        scores_ref(type, s, q, (int64_t)(q_bytes / sizeof(float)), m, k, row_bytes, head_dim, begin, end);           \
     }                                                                                                                \
     static void mix_##name##_ref(float *acc, int64_t acc_stride, const float *s, const float *carry, int32_t m,      \
-                                 const void *v, size_t v_row_bytes, int32_t head_dim, int32_t begin, int32_t end,    \
-                                 const void *next, size_t next_bytes)                                                \
+                                 const void *v, size_t row_bytes, int32_t head_dim, int32_t begin, int32_t end,      \
+                                 const ht_attend_next *next)                                                         \
     {                                                                                                                \
-        (void)next, (void)next_bytes;                                                                                \
-        mix_ref(type, acc, acc_stride, s, carry, m, v, v_row_bytes, head_dim, begin, end);                           \
+        (void)next;                                                                                                  \
+        mix_ref(type, acc, acc_stride, s, carry, m, v, row_bytes, head_dim, begin, end);                             \
     }
 ATTEND_REF(f32, HT_F32)
 ATTEND_REF(f16, HT_F16)

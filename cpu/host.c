@@ -4,6 +4,7 @@
 #include "core/base/arith.h"
 #include "core/base/memory.h"
 #include "core/model/tiles.h"
+#include "core/ports/kv_q16.h"
 #include "cpu/host_internal.h"
 
 #include <string.h>
@@ -216,6 +217,7 @@ static void lay_out_thread(ht_host *h, layout *l, ht_host_scratch *s, size_t mat
     s->rows = take(l, rows, sizeof(float));
     s->row = take(l, (size_t)h->base.limits.shape.n_embd, sizeof(float));
     s->q = take(l, m * e, sizeof(float));
+    s->query = take(l, m, ht_q16_row_bytes((int32_t)e));
     s->acc = take(l, m * e, sizeof(float));
     s->s = take(l, m * HT_KV_TILE, sizeof(float));
     s->max = take(l, m, sizeof(float));
@@ -259,9 +261,9 @@ static int check_limits(const ht_ops_limits *l, const ht_kernels *k, ht_error *e
         return ht_fail(err, -EINVAL, "RoPE over %d elements of heads of %d", s->rope.dims, s->head_dim);
     for (int i = 0; i < 2; i++)
         if (types[i] < 0 || types[i] >= HT_TYPE_COUNT || !k->attend_scores[types[i]] || !k->attend_mix[types[i]] ||
-            !k->kv_store[types[i]]) {
+            !k->kv_store[types[i]][0]) {
             const ht_type_info *info = ht_type_get((uint32_t)types[i]);
-            return ht_fail(err, -ENOTSUP, "the KV cache cannot be of type %s; F32, F16, Q8_0 and Q4_0 are possible",
+            return ht_fail(err, -ENOTSUP, "the KV cache cannot be of type %s; F32, F16, Q16, Q8_0 and Q4_0 are possible",
                            info ? info->name : "unknown");
         }
     return 0;

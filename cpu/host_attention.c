@@ -6,6 +6,7 @@
  */
 #include "core/base/arith.h"
 #include "core/base/math.h"
+#include "core/ports/kv_q16.h"
 #include "cpu/host_internal.h"
 
 #include <math.h>
@@ -71,6 +72,20 @@ static tile_data tile_of(const ht_host *h, const ht_attention_args *a, const int
                        page + kv->v_offset + (size_t)g * HT_KV_TILE * kv->v_row_bytes};
 }
 
+/* The query rows as the scores of this type of K take them. */
+static const void *queries_of(const ht_host *h, const rows *r, ht_host_scratch *s, size_t *row_bytes)
+{
+    int32_t e = h->base.limits.shape.head_dim;
+    ht_type type = h->base.limits.kv.k_type;
+
+    *row_bytes = (size_t)e * sizeof(float);
+    if (!h->kernels.attend_query[type]) return r->q;
+    *row_bytes = ht_q16_row_bytes(e);
+    for (int32_t i = 0; i < r->m; i++)
+        h->kernels.attend_query[type](r->q + (int64_t)i * e, (char *)s->query + (size_t)i * *row_bytes, e);
+    return s->query;
+}
+
 /* Tiles [begin, end) of a sequence, in order. `after`: what this thread will most likely read then; may be {NULL}. While a
  * tile is attended to, the same part of the next one is prefetched. */
 static void attend_tiles(const ht_host *h, const ht_attention_args *a, const rows *r, int32_t g, const int32_t *pages,
@@ -79,18 +94,20 @@ static void attend_tiles(const ht_host *h, const ht_attention_args *a, const row
     const ht_kv_layout *kv = &h->base.limits.kv;
     const ht_kernels *k = &h->kernels;
     int32_t e = h->base.limits.shape.head_dim;
-    size_t k_bytes = HT_KV_TILE * kv->k_row_bytes, v_bytes = HT_KV_TILE * kv->v_row_bytes;
+    ht_attend_next next = {.k_bytes = HT_KV_TILE * kv->k_row_bytes, .v_bytes = HT_KV_TILE * kv->v_row_bytes};
+    size_t q_bytes;
+    const void *q = queries_of(h, r, s, &q_bytes);
 
     for (int32_t tile = begin; tile < end; tile++) {
         int32_t from, to;
         if (!see_tile(h, a, r, tile, s->first, s->limit, &from, &to)) continue;
-        tile_data now = tile_of(h, a, pages, tile, g), next = tile + 1 < end ? tile_of(h, a, pages, tile + 1, g) : after;
-        k->attend_scores[kv->k_type](s->s, r->q, e, r->m, now.k, kv->k_row_bytes, e, from, to, next.k, k_bytes);
+        tile_data now = tile_of(h, a, pages, tile, g), then = tile + 1 < end ? tile_of(h, a, pages, tile + 1, g) : after;
+        next.k = then.k, next.v = then.v;
+        k->attend_scores[kv->k_type](s->s, q, q_bytes, r->m, now.k, kv->k_row_bytes, e, from, to, &next);
         bool capped = a->softcap > 0.0f;
         if (capped) cap_scores(a, r, from, to, s->s);
-        k->attend_softmax(s->s, r->m, capped ? 1.0f : a->scale, s->first, s->limit, r->max, r->sum, s->carry);
-        k->attend_mix[kv->v_type](r->acc, e, s->s, s->carry, r->m, now.v, kv->v_row_bytes, e, from, to, next.v,
-                                   v_bytes);
+        k->attend_softmax(s->s, r->m, capped ? 1.0f : a->scale, s->first, s->limit, r->max, r->sum, s->carry, &next);
+        k->attend_mix[kv->v_type](r->acc, e, s->s, s->carry, r->m, now.v, kv->v_row_bytes, e, from, to, &next);
     }
 }
 
@@ -154,6 +171,17 @@ static void decode_range(void *context, int64_t begin, int64_t end, int thread)
     }
 }
 
+/* exp(partial maximum - max) of row r, for up to HT_KV_TILE partials from `begin` on: a softmax of its own. */
+static void weigh_partials(const decode_job *j, int32_t c, int32_t begin, int32_t groups, int32_t g, int32_t r, float max,
+                           float weight[HT_KV_TILE])
+{
+    const int32_t first = 0, limit = (int32_t)ht_min_i64(groups - begin, HT_KV_TILE);
+    float sum = 0.0f, carry;
+
+    for (int32_t p = 0; p < limit; p++) weight[p] = partial_of(j, c, begin + p, g)[r];
+    j->h->kernels.attend_softmax(weight, 1, 1.0f, &first, &limit, &max, &sum, &carry, &(ht_attend_next){NULL, NULL, 0, 0});
+}
+
 /* Merges the partials of heads [begin, end) of the batch's (columns, H). */
 static void merge_range(void *context, int64_t begin, int64_t end, int thread)
 {
@@ -166,7 +194,7 @@ static void merge_range(void *context, int64_t begin, int64_t end, int thread)
         int32_t c = (int32_t)(i / shape->n_heads), head = (int32_t)(i % shape->n_heads), g = head / m, r = head % m;
         int32_t groups = groups_of(j, c);
         float *out = j->a->out + ((j->column + c) * shape->n_heads + head) * e;
-        float max = -INFINITY, sum = 0.0f;
+        float max = -INFINITY, sum = 0.0f, weight[HT_KV_TILE];
 
         for (int32_t p = 0; p < groups; p++) {
             float top = partial_of(j, c, p, g)[r];
@@ -175,9 +203,10 @@ static void merge_range(void *context, int64_t begin, int64_t end, int thread)
         memset(out, 0, (size_t)e * sizeof(*out));
         for (int32_t p = 0; p < groups; p++) {
             const float *part = partial_of(j, c, p, g), *acc = part + 2 * m + r * e;
-            float weight = ht_expf(part[r] - max);
-            sum += part[m + r] * weight;
-            for (int32_t x = 0; x < e; x++) out[x] += acc[x] * weight;
+            if (p % HT_KV_TILE == 0) weigh_partials(j, c, p, groups, g, r, max, weight);
+            float w = weight[p % HT_KV_TILE];
+            sum += part[m + r] * w;
+            for (int32_t x = 0; x < e; x++) out[x] += acc[x] * w;
         }
         float inverse = 1.0f / sum;
         for (int32_t x = 0; x < e; x++) out[x] *= inverse;

@@ -18,6 +18,7 @@ typedef struct ht_host_scratch {
     float *rows;                /* (columns, HT_BLOCK_ROWS), or (HT_DECODE_COLUMNS, HT_DECODE_ROWS) */
     void *row;                  /* of the embedding table: any type */
     float *q, *acc;             /* (M, e), M = query_rows */
+    void *query;                /* (M) rows of what attend_query makes */
     float *s;                   /* (M, HT_KV_TILE) */
     float *max, *sum, *carry;   /* (M) */
     int32_t *first, *limit;     /* (M) */

@@ -45,6 +45,9 @@ typedef struct ht_matmul {
     bool decode_bits;              /* its results are those of dot, bit for bit: it can serve both classes */
 } ht_matmul;
 
+/* The tiles of K and V that will most likely be read after the ones at hand, k_bytes and v_bytes long. NULL: none. */
+typedef struct ht_attend_next { const void *k, *v; size_t k_bytes, v_bytes; } ht_attend_next;
+
 typedef struct ht_kernels {
     ht_isa isa;
 
@@ -79,7 +82,7 @@ typedef struct ht_kernels {
     void (*rope_halves)(float *head, const float *cos_sin, int64_t dims);
 
     /* Attention over one KV tile (HT_KV_TILE tokens) for `m` query rows (heads that share a KV head, of one or several
-     * columns), in three steps, by the cache types of K and V (F32, F16, Q8_0, Q4_0). A row's result does not depend on
+     * columns), in three steps, by the cache types of K and V (F32, F16, Q8_0, Q4_0, Q16). A row's result does not depend on
      * the other rows. Tokens [begin, end) of the tile are visible to some row; others may hold anything.
      *
      *   scores   s[i][t] = q[i] . K[t]                 t in [begin, end); s: [m][HT_KV_TILE], the rest is left undefined
@@ -89,18 +92,22 @@ typedef struct ht_kernels {
      *
      * State is carried over tiles by the caller, beginning with max = -INFINITY, sum = 0, acc = 0; the result is
      * acc / sum. A row that sees no token of the tile keeps its state. All levels give the same bits: sums over e and
-     * over t in 16 lanes (index mod 16) of fused multiply-adds, then a tree; mix in order of t.
-     * next, next_bytes: what will be read after this, to be prefetched along the way; NULL: nothing. */
-    void (*attend_scores[HT_TYPE_COUNT])(float *s, const float *q, int64_t q_stride, int32_t m, const void *k,
-                                         size_t k_row_bytes, int32_t head_dim, int32_t begin, int32_t end,
-                                         const void *next, size_t next_bytes);
+     * over t in 16 lanes (index mod 16) of fused multiply-adds, then a tree; mix in order of t. Q16 sums integers
+     * (attend_q16.h).
+     *
+     * q: row i at (char *)q + i * q_bytes; F32, or what attend_query made of it. k, v: the tile, whose
+     * rows have row_bytes. next: what is read after this tile, prefetched along the way. */
+    void (*attend_query[HT_TYPE_COUNT])(const float *q, void *row, int32_t head_dim); /* into ht_q16_row_bytes(); NULL: scores takes F32 */
+    void (*attend_scores[HT_TYPE_COUNT])(float *s, const void *q, size_t q_bytes, int32_t m, const void *k,
+                                         size_t row_bytes, int32_t head_dim, int32_t begin, int32_t end,
+                                         const ht_attend_next *next);
     void (*attend_softmax)(float *s, int32_t m, float scale, const int32_t *first, const int32_t *limit, float *max,
-                           float *sum, float *carry);
+                           float *sum, float *carry, const ht_attend_next *next);
     void (*attend_mix[HT_TYPE_COUNT])(float *acc, int64_t acc_stride, const float *s, const float *carry, int32_t m,
-                                      const void *v, size_t v_row_bytes, int32_t head_dim, int32_t begin, int32_t end,
-                                      const void *next, size_t next_bytes);
-    /* Store one row of K or V in the cache type. */
-    void (*kv_store[HT_TYPE_COUNT])(const float *in, void *row, int64_t n);
+                                      const void *v, size_t row_bytes, int32_t head_dim, int32_t begin, int32_t end,
+                                      const ht_attend_next *next);
+    /* Stores row t of a tile of K ([0]) or V ([1]) in the cache type. n: a head's elements. */
+    void (*kv_store[HT_TYPE_COUNT][2])(const float *in, void *tile, int32_t t, int64_t n);
 } ht_kernels;
 
 /* The highest level that this CPU and its operating system support. */
@@ -114,7 +121,7 @@ void ht_kernels_init(ht_kernels *k, ht_isa isa);
 
 /* Fillers, called in order of levels. Each file of a level is compiled with that level's flags, and only called
  * after the CPU was asked. By family: dot_* (matrix kernels, expand, act_quantize), row_* (norms, activations, RoPE,
- * KV rows), attend_* (attention). */
+ * KV rows), attend_* (attention; attend_q16_*: over Q16, with its KV rows). */
 void ht_kernels_dot_ref(ht_kernels *k);
 void ht_kernels_matmul_fixed_ref(ht_kernels *k); /* in the place of some entries of dot_ref */
 void ht_kernels_dot_avx2(ht_kernels *k);
@@ -126,5 +133,8 @@ void ht_kernels_row_avx512(ht_kernels *k);
 void ht_kernels_attend_ref(ht_kernels *k);
 void ht_kernels_attend_avx2(ht_kernels *k);
 void ht_kernels_attend_avx512(ht_kernels *k);
+void ht_kernels_attend_q16_ref(ht_kernels *k);
+void ht_kernels_attend_q16_avx2(ht_kernels *k);
+void ht_kernels_attend_q16_avx512(ht_kernels *k);
 
 #endif

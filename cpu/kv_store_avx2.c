@@ -56,9 +56,9 @@ static __m256 store_scale(float d, ht_half *out)
     return _mm256_set1_ps(stored != 0.0f ? 1.0f / stored : 0.0f);
 }
 
-static void kv_store_q8_0_avx2(const float *in, void *row, int64_t n)
+static void kv_store_q8_0_avx2(const float *in, void *tile, int32_t t, int64_t n)
 {
-    ht_block_q8_0 *b = row;
+    ht_block_q8_0 *b = (ht_block_q8_0 *)tile + t * (n / HT_QK);
     for (; n >= HT_QK; n -= HT_QK, in += HT_QK, b++) {
         block x = load_block(in);
         __m256 inverse = store_scale(magnitude(&x) / 127.0f, &b->d);
@@ -119,9 +119,9 @@ static float fit_scale(const block *x)
     return best_scale;
 }
 
-static void kv_store_q4_0_avx2(const float *in, void *row, int64_t n)
+static void kv_store_q4_0_avx2(const float *in, void *tile, int32_t t, int64_t n)
 {
-    ht_block_q4_0 *b = row;
+    ht_block_q4_0 *b = (ht_block_q4_0 *)tile + t * (n / HT_QK);
     for (; n >= HT_QK; n -= HT_QK, in += HT_QK, b++) {
         block x = load_block(in);
         __m256 inverse = store_scale(fit_scale(&x), &b->d);
@@ -136,6 +136,6 @@ static void kv_store_q4_0_avx2(const float *in, void *row, int64_t n)
 
 void ht_kernels_kv_store_avx2(ht_kernels *k)
 {
-    k->kv_store[HT_Q8_0] = kv_store_q8_0_avx2;
-    k->kv_store[HT_Q4_0] = kv_store_q4_0_avx2;
+    k->kv_store[HT_Q8_0][0] = k->kv_store[HT_Q8_0][1] = kv_store_q8_0_avx2;
+    k->kv_store[HT_Q4_0][0] = k->kv_store[HT_Q4_0][1] = kv_store_q4_0_avx2;
 }

@@ -91,9 +91,9 @@ static void rope_halves_avx2(float *head, const float *cos_sin, int64_t dims)
     }
 }
 
-static void kv_store_f16_avx2(const float *in, void *row, int64_t n)
+static void kv_store_f16_avx2(const float *in, void *tile, int32_t t, int64_t n)
 {
-    ht_half *out = row;
+    ht_half *out = (ht_half *)tile + t * n;
 
     for (int64_t i = 0; i < n; i += 8) {
         __m128i v = _mm256_cvtps_ph(_mm256_maskload_ps(in + i, ht_mask_256(n - i)),
@@ -112,5 +112,5 @@ void ht_kernels_row_avx2(ht_kernels *k)
     k->glu_gelu_tanh = glu_gelu_tanh_avx2;
     k->rope_interleaved = rope_interleaved_avx2;
     k->rope_halves = rope_halves_avx2;
-    k->kv_store[HT_F16] = kv_store_f16_avx2;
+    k->kv_store[HT_F16][0] = k->kv_store[HT_F16][1] = kv_store_f16_avx2;
 }

@@ -94,9 +94,9 @@ static void rope_halves_avx512(float *head, const float *cos_sin, int64_t dims)
     }
 }
 
-static void kv_store_f16_avx512(const float *in, void *row, int64_t n)
+static void kv_store_f16_avx512(const float *in, void *tile, int32_t t, int64_t n)
 {
-    ht_half *out = row;
+    ht_half *out = (ht_half *)tile + t * n;
 
     for (int64_t i = 0; i < n; i += 16) {
         __mmask16 m = ht_mask_512(n - i < 16 ? n - i : 16);
@@ -115,5 +115,5 @@ void ht_kernels_row_avx512(ht_kernels *k)
     k->glu_gelu_tanh = glu_gelu_tanh_avx512;
     k->rope_interleaved = rope_interleaved_avx512;
     k->rope_halves = rope_halves_avx512;
-    k->kv_store[HT_F16] = kv_store_f16_avx512;
+    k->kv_store[HT_F16][0] = k->kv_store[HT_F16][1] = kv_store_f16_avx512;
 }

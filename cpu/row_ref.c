@@ -88,18 +88,27 @@ static void rope_halves_ref(float *head, const float *cos_sin, int64_t dims)
     }
 }
 
-static void kv_store_f32_ref(const float *in, void *row, int64_t n) { memcpy(row, in, (size_t)n * sizeof(float)); }
-
-static void kv_store_f16_ref(const float *in, void *row, int64_t n)
+static void kv_store_f32_ref(const float *in, void *tile, int32_t t, int64_t n)
 {
-    ht_half *out = row;
+    memcpy((float *)tile + t * n, in, (size_t)n * sizeof(float));
+}
+
+static void kv_store_f16_ref(const float *in, void *tile, int32_t t, int64_t n)
+{
+    ht_half *out = (ht_half *)tile + t * n;
 
     for (int64_t i = 0; i < n; i++) out[i] = ht_half_from_float(in[i]);
 }
 
-static void kv_store_q8_0_ref(const float *in, void *row, int64_t n) { ht_type_get(HT_Q8_0)->quantize(in, row, n); }
+static void kv_store_q8_0_ref(const float *in, void *tile, int32_t t, int64_t n)
+{
+    ht_type_get(HT_Q8_0)->quantize(in, (ht_block_q8_0 *)tile + t * (n / HT_QK), n);
+}
 
-static void kv_store_q4_0_ref(const float *in, void *row, int64_t n) { ht_type_get(HT_Q4_0)->quantize(in, row, n); }
+static void kv_store_q4_0_ref(const float *in, void *tile, int32_t t, int64_t n)
+{
+    ht_type_get(HT_Q4_0)->quantize(in, (ht_block_q4_0 *)tile + t * (n / HT_QK), n);
+}
 
 void ht_kernels_row_ref(ht_kernels *k)
 {
@@ -111,8 +120,8 @@ void ht_kernels_row_ref(ht_kernels *k)
     k->glu_gelu_tanh = glu_gelu_tanh_ref;
     k->rope_interleaved = rope_interleaved_ref;
     k->rope_halves = rope_halves_ref;
-    k->kv_store[HT_F32] = kv_store_f32_ref;
-    k->kv_store[HT_F16] = kv_store_f16_ref;
-    k->kv_store[HT_Q8_0] = kv_store_q8_0_ref;
-    k->kv_store[HT_Q4_0] = kv_store_q4_0_ref;
+    k->kv_store[HT_F32][0] = k->kv_store[HT_F32][1] = kv_store_f32_ref;
+    k->kv_store[HT_F16][0] = k->kv_store[HT_F16][1] = kv_store_f16_ref;
+    k->kv_store[HT_Q8_0][0] = k->kv_store[HT_Q8_0][1] = kv_store_q8_0_ref;
+    k->kv_store[HT_Q4_0][0] = k->kv_store[HT_Q4_0][1] = kv_store_q4_0_ref;
 }

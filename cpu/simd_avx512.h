@@ -26,7 +26,8 @@ static inline float ht_tree_sum_512(__m512 v)
     return _mm_cvtss_f32(_mm_add_ss(b, _mm_movehdup_ps(b)));
 }
 
-static inline __m512 ht_exp_512(__m512 x)
+/* exp(x) up to HT_EXP_HIGH, NaN of NaN. vscalefps is the exponent's addition of ht_expf: no result is subnormal. */
+static inline __m512 ht_exp_low_512(__m512 x)
 {
     const __m512 magic = _mm512_set1_ps(HT_EXP_MAGIC);
     __m512 k = _mm512_fmadd_ps(x, _mm512_set1_ps(HT_EXP_LOG2E), magic);
@@ -39,11 +40,13 @@ static inline __m512 ht_exp_512(__m512 x)
     q = _mm512_fmadd_ps(q, r, _mm512_set1_ps(HT_EXP_P0));
     q = _mm512_fmadd_ps(q, _mm512_mul_ps(r, r), r);
     __m512 p = _mm512_add_ps(q, _mm512_set1_ps(1.0f));
-    p = _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), _mm512_slli_epi32(_mm512_castps_si512(k), 23)));
-    p = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, _mm512_set1_ps(HT_EXP_LOW), _CMP_NLT_UQ), p);
-    p = _mm512_mask_mov_ps(p, _mm512_cmp_ps_mask(x, _mm512_set1_ps(HT_EXP_HIGH), _CMP_GT_OQ),
-                           _mm512_set1_ps(__builtin_inff()));
-    return _mm512_mask_mov_ps(p, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), x);
+    return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(x, _mm512_set1_ps(HT_EXP_LOW), _CMP_NLT_UQ), p, n);
+}
+
+static inline __m512 ht_exp_512(__m512 x)
+{
+    return _mm512_mask_mov_ps(ht_exp_low_512(x), _mm512_cmp_ps_mask(x, _mm512_set1_ps(HT_EXP_HIGH), _CMP_GT_OQ),
+                              _mm512_set1_ps(__builtin_inff()));
 }
 
 static inline __m512 ht_negate_512(__m512 x)

@@ -26,7 +26,8 @@ typedef enum ht_type {
     HT_IQ4_NL = 20,
     HT_IQ4_XS = 23,
     HT_BF16 = 30,
-    HT_TYPE_COUNT = 31, /* bound for tables indexed by type; ids between are holes */
+    HT_Q16 = 31,        /* of KV caches alone (core/ports/kv_q16.h): no file has it, and ht_type_get() does not know it */
+    HT_TYPE_COUNT = 32, /* bound for tables indexed by type; ids between are holes */
 } ht_type;
 
 #define HT_QK 32   /* weights in a small block */

@@ -269,6 +269,7 @@ static int put_metadata(ht_gguf_writer *w, const plan *p, ht_error *err)
 typedef struct piece { int role; ht_type type; int64_t rows, cols; float sigma; } piece;
 
 #define PIECES_PER_LAYER 9
+#define GAIN_STREAM 31 /* of the random numbers */
 
 static int add_piece(ht_gguf_writer *w, const plan *p, piece *list, int32_t *n, int role, int32_t layer, const char *what,
                      int64_t rows, int64_t cols, ht_error *err)
@@ -320,7 +321,7 @@ static int write_norm(ht_gguf_writer *w, const plan *p, int32_t tensor, int64_t 
     float *gain = ht_alloc((size_t)n, sizeof *gain);
     if (!gain) return ht_fail(err, -ENOMEM, "out of memory");
     for (int64_t i = 0; i < n; i++)
-        gain[i] = 1.0f + 0.1f * (float)ht_random_normal(p->seed, (uint64_t)tensor, (uint64_t)i, HT_TYPE_COUNT);
+        gain[i] = 1.0f + 0.1f * (float)ht_random_normal(p->seed, (uint64_t)tensor, (uint64_t)i, GAIN_STREAM);
     int rc = ht_gguf_write_at(w, tensor, 0, gain, (size_t)n * sizeof *gain, err);
     ht_free(gain);
     return rc;

@@ -86,18 +86,22 @@ static inline int32_t ht_kv_pages_of(int64_t tokens)
     return (int32_t)((tokens + HT_KV_TILE - 1) / HT_KV_TILE);
 }
 
-/* The layout of one page of one layer, the same on every tier: K rows, then V rows;
- * each [G][HT_KV_TILE] rows of e elements in the cache type. */
+/* The layout of one page of one layer, the same on every tier: K tiles, then V tiles, one for each of G heads. A tile is
+ * HT_KV_TILE rows of e elements in the cache type, one after another but for Q16 (core/ports/kv_q16.h). */
 typedef struct ht_kv_layout {
-    ht_type k_type, v_type;    /* F16, F32, Q8_0 or Q4_0 */
+    ht_type k_type, v_type;    /* F16, F32, Q8_0, Q4_0 or Q16 */
     int32_t n_kv_heads, head_dim;
     size_t k_row_bytes, v_row_bytes;
     size_t v_offset;           /* where V begins in a page */
     size_t page_bytes;
 } ht_kv_layout;
 
-/* The page layout for a model's shape and cache types. -EINVAL when head_dim does not fit a type's block length. */
+/* The page layout for a model's shape and cache types. -EINVAL when head_dim does not fit a type (ht_kv_type_fits). */
 int ht_kv_layout_init(ht_kv_layout *out, const ht_shape *shape, ht_type k_type, ht_type v_type, ht_error *err);
+bool ht_kv_type_fits(ht_type type, int32_t head_dim);
+const char *ht_kv_type_name(ht_type type); /* of a known one */
+/* Row t of K, or of V, of head g in a page, as F32 (e). */
+void ht_kv_read_row(const ht_kv_layout *kv, const void *page, bool value, int32_t g, int32_t t, float *out);
 
 /* A layer's pages, by page id. Only the pages that were asked for may be read. */
 typedef struct ht_kv_lease {

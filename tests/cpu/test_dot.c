@@ -693,11 +693,13 @@ Test(dot, every_entry_is_overridden)
         OVERRIDDEN(rope_interleaved);
         OVERRIDDEN(rope_halves);
         OVERRIDDEN(attend_softmax);
-        static const ht_type cache[] = {HT_F32, HT_F16, HT_Q8_0, HT_Q4_0};
-        for (int t = 0; t < 4; t++) {
+        OVERRIDDEN(attend_query[HT_Q16]);
+        static const ht_type cache[] = {HT_F32, HT_F16, HT_Q8_0, HT_Q4_0, HT_Q16};
+        for (int t = 0; t < 5; t++) {
             OVERRIDDEN(attend_scores[cache[t]]);
             OVERRIDDEN(attend_mix[cache[t]]);
-            if (cache[t] != HT_F32) OVERRIDDEN(kv_store[cache[t]]);
+            for (int value = 0; value < 2; value++)
+                if (cache[t] != HT_F32) OVERRIDDEN(kv_store[cache[t]][value]);
         }
 #undef OVERRIDDEN
     }

@@ -1,0 +1,86 @@
+/* Attention over tiles in Q16 (core/ports/kv_q16.h): queries, and the weights of the softmax, are rounded to 16 bits too, so that
+ * all sums of products are exact integers. With many query rows a KV head, attention is bound by arithmetic, and one
+ * multiply-add of 16-bit integers does the products of two in F32, with nothing to convert.
+ *
+ *   query    d = max(max|q| / 32767, sum|q| / Q16_SUM)     r = q / d, rounded once, ties to even
+ *   scores   s[t] = (sum_e r[e] k[t][e]) * (d * d_k[t])
+ *   mix      w[t] = s[t] * d_v[t], rounded like a query: d, r;     acc[e] = fma(sum_t r[t] v[t][e], d, acc[e] * carry)
+ *
+ * All levels give these bits (of a NaN, that it is one). sum|q| and sum w are made in 16 lanes (index mod 16), then a tree.
+ * An infinity or a NaN makes its row of K or V NaN, and so all that it enters; so does a row of queries or weights whose
+ * magnitudes sum up to infinity. A row whose largest element is below about 1e-35 is zeros.
+ */
+#ifndef HEARTH_CPU_ATTEND_Q16_H
+#define HEARTH_CPU_ATTEND_Q16_H
+
+#include "core/ports/kv_q16.h"
+#include "cpu/fixed.h"
+#include "cpu/kernels.h"
+
+#include <string.h>
+
+/* Rounding adds at most one half to each element, and the divisions less than 1e-5 of the sum. */
+#define Q16_SUM 261600.0f
+_Static_assert((int64_t)(Q16_SUM * 1.0001f + HT_Q16_MOST_DIM / 2) * (int64_t)FIXED_MAX <= INT32_MAX, "a sum of products fits");
+
+/* Of a row of queries or weights, from the largest magnitude and the sum of magnitudes. */
+static inline fixed_scale q16_scale_of(float max, float sum)
+{
+    float by_max = max * (1.0f / INT16_MAX), d = sum * (1.0f / Q16_SUM);
+    if (by_max > d) d = by_max;
+    fixed_scale s = {d, 1.0f / d};
+    if (!(sum <= FLT_MAX)) return (fixed_scale){NAN, 0};
+    return s.inverse <= FLT_MAX ? s : (fixed_scale){0, 0};
+}
+
+/* A row of queries: (e) int16_t, float d. */
+static inline void q16_finish_query(void *row, int32_t e, float d) { *(float *)(void *)((int16_t *)row + e) = d; }
+
+/* A row of weights. */
+typedef struct q16_weights { int16_t q[HT_KV_TILE]; float d; } q16_weights;
+
+/* The rounded row t of K or V into its tile. */
+static inline void q16_place_k(void *tile, int32_t t, int32_t e, const int16_t *q, float d)
+{
+    uint32_t pair, *to = (uint32_t *)(void *)(ht_q16_values(tile) + ht_q16_k_at(e, t, 0));
+    ht_q16_scales(tile)[t] = d;
+    for (int32_t i = 0; i < e; i += 2, to += HT_Q16_TOKENS) {
+        memcpy(&pair, q + i, sizeof(pair));
+        *to = pair;
+    }
+}
+static inline void q16_place_v(void *tile, int32_t t, int32_t e, const int16_t *q, float d)
+{
+    int16_t *to = ht_q16_values(tile) + ht_q16_v_at(e, t, 0);
+    ht_q16_scales(tile)[t] = d;
+    for (int32_t i = 0; i < e; i++) to[2 * i] = q[i];
+}
+
+/* The entries of a level's largest_of(), sum_of() and round_row(). */
+#define Q16_ROW_ENTRIES                                                                                              \
+    static void query(const float *q, void *row, int32_t e)                                                          \
+    {                                                                                                                \
+        fixed_scale s = q16_scale_of(largest_of(q, e), sum_of(q, e));                                                \
+        round_row(q, e, s.inverse, row);                                                                             \
+        q16_finish_query(row, e, s.d);                                                                               \
+    }                                                                                                                \
+    static void store_k(const float *in, void *tile, int32_t t, int64_t n)                                           \
+    {                                                                                                                \
+        int16_t q[HT_Q16_MOST_DIM];                                                                                  \
+        fixed_scale s = fixed_scale_of(largest_of(in, (int32_t)n));                                                  \
+        round_row(in, (int32_t)n, s.inverse, q);                                                                     \
+        q16_place_k(tile, t, (int32_t)n, q, s.d);                                                                    \
+    }                                                                                                                \
+    static void store_v(const float *in, void *tile, int32_t t, int64_t n)                                           \
+    {                                                                                                                \
+        int16_t q[HT_Q16_MOST_DIM];                                                                                  \
+        fixed_scale s = fixed_scale_of(largest_of(in, (int32_t)n));                                                  \
+        round_row(in, (int32_t)n, s.inverse, q);                                                                     \
+        q16_place_v(tile, t, (int32_t)n, q, s.d);                                                                    \
+    }
+
+#define Q16_FILL(k)                                                                                                  \
+    ((k)->attend_query[HT_Q16] = query, (k)->attend_scores[HT_Q16] = scores, (k)->attend_mix[HT_Q16] = mix,         \
+     (k)->kv_store[HT_Q16][0] = store_k, (k)->kv_store[HT_Q16][1] = store_v)
+
+#endif
