@@ -311,6 +311,8 @@ void hearth_engine_info(const hearth_engine *engine, hearth_model_info *out)
         .weight_bytes = m->weight_bytes,
         .token_bytes = ht_model_token_bytes(m),
         .kv_token_bytes = kv_token_bytes(e),
+        .k_type = ht_kv_type_name(e->sites[0].store->kv.k_type),
+        .v_type = ht_kv_type_name(e->sites[0].store->kv.v_type),
         .isa = ht_isa_name(e->isa),
         .threads = ht_pool_threads(e->pool),
         .device = e->gpu ? e->device.name : NULL,

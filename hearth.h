@@ -84,6 +84,7 @@ typedef struct hearth_model_info {
     uint64_t weight_bytes;            /* all weights in the file's types */
     uint64_t token_bytes;             /* weight bytes read for one generated token (embedding: one row) */
     uint64_t kv_token_bytes;          /* and KV bytes for each token before it (in layers without a sliding window) */
+    const char *k_type, *v_type;      /* KV cache types in use: "Q16" */
     const char *isa;                  /* CPU level in use */
     int32_t threads;
     const char *device;               /* name of the device that computes; NULL: the CPU does */

@@ -152,6 +152,8 @@ cJSON *cli_model_json(const char *path, const hearth_model_info *info)
     cJSON_AddNumberToObject(j, "weight_bytes", (double)info->weight_bytes);
     cJSON_AddNumberToObject(j, "token_bytes", (double)info->token_bytes);
     cJSON_AddNumberToObject(j, "kv_token_bytes", (double)info->kv_token_bytes);
+    cJSON_AddStringToObject(j, "k_type", info->k_type);
+    cJSON_AddStringToObject(j, "v_type", info->v_type);
     cJSON_AddStringToObject(j, "isa", info->isa);
     cJSON_AddNumberToObject(j, "threads", info->threads);
     if (info->device) {

@@ -32,6 +32,7 @@ typedef struct setup {
     ht_act_mode act;
     ht_isa isa;
     bool f16;           /* weights in F16, not Q4 */
+    bool q16;           /* KV in Q16, not F16 */
     bool is_long;       /* a prompt of LONG tokens, and KV in 8 bits */
 } setup;
 
@@ -50,7 +51,7 @@ static bool open_machine(machine *m, ht_model **model, const setup *s)
         return false;
     if (!*model) cr_assert(ht_model_open(model, path, &err) == 0, "%s", err.text);
     ht_ops_limits limits = {.columns = 256, .sequences = 4, .context = CONTEXT, .shape = (*model)->shape, .act = s->act};
-    ht_type kv = s->is_long ? HT_Q8_0 : HT_F16;
+    ht_type kv = s->is_long ? HT_Q8_0 : s->q16 ? HT_Q16 : HT_F16;
     cr_assert(ht_kv_layout_init(&limits.kv, &limits.shape, kv, kv, &err) == 0, "%s", err.text);
     ht_pool_options pool = {.threads = s->threads, .jitter = s->jitter};
     cr_assert(ht_pool_open(&m->pool, &pool, &err) == 0, "%s", err.text);
@@ -123,7 +124,7 @@ static void check_variants(const setup *base, const setup *variants, size_t n, s
     for (size_t i = 0; i < n; i += step) {
         setup s = variants[i];
         if (SANITIZED && s.chunk == 1) continue; /* one thread, a pass for each token */
-        s.act = base->act, s.isa = base->isa, s.f16 = base->f16, s.is_long = base->is_long;
+        s.act = base->act, s.isa = base->isa, s.f16 = base->f16, s.q16 = base->q16, s.is_long = base->is_long;
         cr_assert(run(got, &model, &s));
         for (int k = 0; k <= GENERATED; k++)
             cr_assert(!memcmp(got->logits[k], want->logits[k], sizeof got->logits[k]),
@@ -150,6 +151,10 @@ static void check_same_bits(setup base, size_t step)
 Test(contract, f32, .timeout = 300) { check_same_bits((setup){.act = HT_ACT_F32, .isa = ht_isa_detect()}, 1); }
 Test(contract, q8, .timeout = 300) { check_same_bits((setup){.act = HT_ACT_Q8, .isa = ht_isa_detect()}, 1); }
 Test(contract, f16, .timeout = 300) { check_same_bits((setup){.act = HT_ACT_Q8, .isa = ht_isa_detect(), .f16 = true}, 1); }
+Test(contract, q16_cache, .timeout = 300)
+{
+    check_same_bits((setup){.act = HT_ACT_Q8, .isa = ht_isa_detect(), .q16 = true}, SANITIZED ? 3 : 1);
+}
 Test(contract, q8_avx2, .timeout = 300)
 {
     if (ht_isa_detect() < HT_ISA_AVX2) cr_skip_test("no AVX2");

@@ -132,11 +132,15 @@ Test(kjv, f16_logits, .timeout = 120)
 {
     check_cases(F16, (hearth_options){.activations = "f32", .k_type = "f32", .v_type = "f32"}, 1e-4, true, false);
 }
-/* The default cache rounds K and V to 11 bits: small logits move by more of themselves than 1e-3, so they are held
+/* A cache in F16 rounds K and V to 11 bits: small logits move by more of themselves than 1e-3, so they are held
  * against the highest. */
 Test(kjv, f16_logits_f16_cache, .timeout = 120)
 {
-    check_cases(F16, (hearth_options){.activations = "f32"}, 1e-3, true, true);
+    check_cases(F16, (hearth_options){.activations = "f32", .k_type = "f16", .v_type = "f16"}, 1e-3, true, true);
+}
+Test(kjv, f16_logits_q16_cache, .timeout = 120)
+{
+    check_cases(F16, (hearth_options){.activations = "f32", .k_type = "q16", .v_type = "q16"}, 1e-3, true, true);
 }
 /* As people run it: prompts in 16-bit fixed point. */
 Test(kjv, f16_logits_fixed, .timeout = 120)

@@ -4,6 +4,7 @@
 #include "tests/support/fail.h"
 #include "tests/support/harness.h"
 
+#include "core/model/synth.h"
 #include "hearth.h"
 
 #include <errno.h>
@@ -104,6 +105,60 @@ Test(public, a_file_read_and_a_file_mapped_give_the_same_bits)
         if (!test_data(path, files[i])) cr_skip_test("no %s", files[i]);
         cr_assert_eq(hash_of(path, "read"), hash_of(path, "mmap"), "%s", files[i]);
     }
+}
+
+/* ---- the types of the KV cache ------------------------------------------------------------------------------ */
+
+/* Opens a model of such heads and says what K and V are kept as, "Q16 F16"; or gives the error. */
+static const char *kv_types(int32_t heads, int32_t kv_heads, int32_t head_dim, hearth_options options)
+{
+    static char out[sizeof(hearth_error)];
+    char folder[TEST_PATH_MAX], path[TEST_PATH_MAX + 16];
+    hearth_engine *engine = NULL;
+    hearth_error error = {0};
+    hearth_model_info info;
+    ht_error err = {0};
+
+    test_temp_dir(folder);
+    snprintf(path, sizeof path, "%s/m.gguf", folder);
+    cr_assert_eq(ht_synth(path, &(ht_synth_options){.n_layers = 1, .n_embd = 64, .n_ff = 64, .n_heads = heads, .type = "f16",
+                                                    .n_kv_heads = kv_heads, .head_dim = head_dim, .n_vocab = 300, .quiet = true},
+                          &err), 0, "%s", err.text);
+    options.model = path, options.context = 32, options.quiet = true, options.vram = options.device ? 8 << 20 : 0;
+    if (hearth_engine_open(&engine, &options, &error) < 0) {
+        snprintf(out, sizeof out, "%s", error.text);
+    } else {
+        hearth_engine_info(engine, &info);
+        snprintf(out, sizeof out, "%s %s", info.k_type, info.v_type);
+        hearth_engine_close(&engine);
+    }
+    test_temp_remove(folder);
+    return out;
+}
+
+Test(public, many_heads_to_a_kv_head_get_a_cache_of_integers)
+{
+    const hearth_options none = {0}, emu = {.device = "emu"}, some = {.device = "emu", .gpu_layers = 1};
+
+    cr_expect_str_eq(kv_types(6, 2, 64, none), "Q16 Q16");
+    cr_expect_str_eq(kv_types(6, 2, 64, (hearth_options){.k_type = "auto", .v_type = "auto"}), "Q16 Q16");
+    cr_expect_str_eq(kv_types(6, 2, 64, (hearth_options){.v_type = "q8_0"}), "Q16 Q8_0");
+    cr_expect_str_eq(kv_types(6, 2, 64, (hearth_options){.k_type = "f16"}), "F16 Q16");
+    cr_expect_str_eq(kv_types(4, 2, 64, none), "F16 F16");
+    cr_expect_str_eq(kv_types(4, 2, 64, (hearth_options){.k_type = "q16", .v_type = "q16"}), "Q16 Q16");
+    cr_expect_str_eq(kv_types(8, 2, 40, none), "F16 F16");
+    cr_expect_str_eq(kv_types(6, 2, 64, emu), "F16 F16");
+    cr_expect_str_eq(kv_types(6, 2, 64, some), "F16 F16");
+}
+
+Test(public, a_cache_type_that_cannot_be_is_named)
+{
+    const char *text = kv_types(8, 2, 40, (hearth_options){.v_type = "q16"});
+    cr_expect(strstr(text, "Q16") && strstr(text, "40"), "%s", text);
+    text = kv_types(6, 2, 64, (hearth_options){.k_type = "q16", .device = "emu"});
+    cr_expect(strstr(text, "Q16"), "%s", text);
+    text = kv_types(6, 2, 64, (hearth_options){.k_type = "q9"});
+    cr_expect(strstr(text, "q9") && strstr(text, "type of K"), "%s", text);
 }
 
 /* ---- single kernels --------------------------------------------------------------------------------------- */
