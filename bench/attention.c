@@ -94,20 +94,22 @@ static double seconds_of_token(const world *w, cache *c)
     int32_t token = 0, position = w->tokens - 1, sequence = 0, ids[4096];
     const int32_t *pages = ids;
     const ht_step step = {HT_CLASS_DECODE, 1, &token, &position, &sequence, 1, &pages, &w->tokens};
+    const float scale = 1.0f / sqrtf((float)w->shape.head_dim);
     ht_error err = {0};
 
     for (int32_t i = 0; i < c->pages; i++) ids[i] = i;
     if (c->backend->ops->begin(c->backend, &step, &err) < 0) die(err.text);
     double start = ht_now();
     for (int32_t l = 0; l < c->layers; l++)
-        c->backend->ops->attention(c->backend, &(ht_attention_args){.q = w->q, .page = c->page + l * c->pages,
-                                                                    .scale = 1.0f / sqrtf((float)w->shape.head_dim), .out = w->out});
+        c->backend->ops->attention(c->backend, &(ht_attention_args){.q = w->q, .page = c->page + l * c->pages, .scale = scale,
+                                                                    .out = w->out});
     return ht_now() - start;
 }
 
 int main(int argc, char **argv)
 {
-    world w = {.shape = {.n_embd = 1, .n_vocab = 1, .n_heads = 32, .n_kv_heads = 4, .head_dim = 64}, .tokens = 8000, .isa = ht_isa_detect()};
+    world w = {.shape = {.n_embd = 1, .n_vocab = 1, .n_heads = 32, .n_kv_heads = 4, .head_dim = 64}, .tokens = 8000,
+               .isa = ht_isa_detect()};
     char names[256] = "f16,q16,q8_0,q4_0";
     static cache caches[MOST_TYPES];
     int threads = 0, rounds = 9, n = 0, option;
@@ -148,8 +150,9 @@ int main(int argc, char **argv)
             caches[i].share[r] = caches[i].rate[r] / beside;
             read[r * n + i] = beside;
         }
-    printf("%d heads of %d, %d KV heads, %d tokens; %d threads, %s; streaming read %.1f GB/s\n", w.shape.n_heads, w.shape.head_dim,
-           w.shape.n_kv_heads, w.tokens, ht_pool_threads(w.pool), ht_isa_name(w.isa), ht_median(read, rounds * n) / 1e9);
+    printf("%d heads of %d, %d KV heads, %d tokens; %d threads, %s; streaming read %.1f GB/s\n", w.shape.n_heads,
+           w.shape.head_dim, w.shape.n_kv_heads, w.tokens, ht_pool_threads(w.pool), ht_isa_name(w.isa),
+           ht_median(read, rounds * n) / 1e9);
     printf("%-6s %14s %10s %9s\n", "type", "tokens/us", "GB/s", "of read");
     for (int i = 0; i < n; i++) {
         cache *c = &caches[i];
