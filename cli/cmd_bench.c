@@ -291,14 +291,20 @@ static int bench_model(const cli_bench_options *options)
 /* What says how kernels are measured says nothing about a model, nor the other way round. */
 static int check_usage(const cli_bench_options *o)
 {
+    const cli_engine_given *e = &o->engine.given;
     const struct { bool given, of_kernels; const char *flag; } only[] = {
         {o->prompt >= 0, false, "-p, --prompt"}, {o->generate >= 0, false, "-n, --gen"}, {o->depth >= 0, false, "-d, --depth"},
-        {o->parallel, false, "-np, --parallel"}, {o->types, true, "--types"}, {o->levels, true, "--levels"},
+        {o->parallel, false, "-np, --parallel"}, {e->model, false, "-m, --model"}, {e->context, false, "-c, --ctx-size"},
+        {e->batch, false, "-b, --batch-size"}, {e->microbatch, false, "-ub, --ubatch-size"},
+        {e->k_type, false, "-ctk, --cache-type-k"}, {e->v_type, false, "-ctv, --cache-type-v"}, {e->load, false, "--load"},
+        {e->device, false, "--device"}, {e->gpu_layers, false, "-ngl, --gpu-layers"}, {e->vram, false, "--vram"},
+        {o->types, true, "--types"}, {o->levels, true, "--levels"},
         {o->thread_counts, true, "--thread-counts"}, {o->columns, true, "--columns"}, {o->plain, true, "--plain"},
         {o->rows, true, "--rows"}, {o->cols, true, "--cols"}};
     for (size_t i = 0; i < sizeof only / sizeof *only; i++)
         if (only[i].given && only[i].of_kernels != o->kernels)
             return cli_usage("bench", only[i].of_kernels ? "%s: only with --kernels" : "%s: not with --kernels", only[i].flag);
+    if (e->threads && o->thread_counts) return cli_usage("bench", "-t, --threads and --thread-counts exclude each other");
     return -1;
 }
 

@@ -6,38 +6,40 @@
 #include <unistd.h>
 
 #define AT(field) offsetof(cli_engine_options, field)
+#define GIVEN(field) .at = AT(field), .given_at = AT(given.field)
 const cli_option cli_engine_table[] = {
-    {.name = "model", .aliases = "m", .kind = CLI_TEXT, .value = "FILE", .at = AT(model), .flags = CLI_FILE_VALUE,
+    {.name = "model", .aliases = "m", .kind = CLI_TEXT, .value = "FILE", GIVEN(model), .flags = CLI_FILE_VALUE,
      .help = "the model: a GGUF file (any part of a split one), or a folder with config.json and safetensors"},
-    {.name = "threads", .aliases = "t", .kind = CLI_INT, .value = "N", .at = AT(threads), .min = 0, .max = 1024,
+    {.name = "threads", .aliases = "t", .kind = CLI_INT, .value = "N", GIVEN(threads), .min = 0, .max = 1024,
      .help = "threads that compute; 0: every core this process may use (default)"},
-    {.name = "ctx-size", .aliases = "c", .kind = CLI_INT, .value = "N", .at = AT(context), .min = 0, .max = 1 << 24,
+    {.name = "ctx-size", .aliases = "c", .kind = CLI_INT, .value = "N", GIVEN(context), .min = 0, .max = 1 << 24,
      .help = "most tokens in a context, prompt and answer together; 0: the model's own, at most 4096 (default)"},
-    {.name = "batch-size", .aliases = "b", .kind = CLI_INT, .value = "N", .at = AT(batch), .min = 0, .max = 65536,
+    {.name = "batch-size", .aliases = "b", .kind = CLI_INT, .value = "N", GIVEN(batch), .min = 0, .max = 65536,
      .help = "most prompt tokens in a pass; the smaller of -b and -ub counts"},
-    {.name = "ubatch-size", .aliases = "ub", .kind = CLI_INT, .value = "N", .at = AT(microbatch), .min = 0,
+    {.name = "ubatch-size", .aliases = "ub", .kind = CLI_INT, .value = "N", GIVEN(microbatch), .min = 0,
      .max = 65536, .help = "the same; 0: 512 (default)"},
-    {.name = "cache-type-k", .aliases = "ctk", .kind = CLI_CHOICE, .value = "TYPE", .at = AT(k_type),
+    {.name = "cache-type-k", .aliases = "ctk", .kind = CLI_CHOICE, .value = "TYPE", GIVEN(k_type),
      .choices = CLI_KV_TYPES, .help = "type of the keys in the KV cache, default auto"},
-    {.name = "cache-type-v", .aliases = "ctv", .kind = CLI_CHOICE, .value = "TYPE", .at = AT(v_type),
+    {.name = "cache-type-v", .aliases = "ctv", .kind = CLI_CHOICE, .value = "TYPE", GIVEN(v_type),
      .choices = CLI_KV_TYPES, .help = "type of the values in the KV cache, default auto"},
     {.name = "act", .kind = CLI_CHOICE, .value = "TYPE", .at = AT(act), .choices = "q8|f32",
      .help = "how activations meet quantised weights: rounded to 8 bits, which is fast, or in full (f32); q8 also lets the CPU "
              "round prompts to 16 bits where weights are F16 or BF16; default q8"},
     {.name = "isa", .kind = CLI_CHOICE, .value = "LEVEL", .at = AT(isa), .choices = "ref|avx2|avx512",
      .help = "highest level of CPU instructions to use; default: the best there is"},
-    {.name = "load", .kind = CLI_CHOICE, .value = "HOW", .at = AT(load), .choices = "auto|mmap|read",
+    {.name = "load", .kind = CLI_CHOICE, .value = "HOW", GIVEN(load), .choices = "auto|mmap|read",
      .help = "map the file, or read it into memory, where matrices are rearranged for the CPU's kernels; default auto: read, "
      "unless it does not fit"},
-    {.name = "device", .kind = CLI_CHOICE, .value = "KIND", .at = AT(device), .choices = "none|cuda|emu",
+    {.name = "device", .kind = CLI_CHOICE, .value = "KIND", GIVEN(device), .choices = "none|cuda|emu",
      .help = "compute on a GPU, or on an emulated one (slow, for tests); default none: the CPU; with -ngl: cuda"},
-    {.name = "gpu-layers", .aliases = "ngl,n-gpu-layers", .kind = CLI_INT, .value = "N", .at = AT(gpu_layers),
-     .given_at = AT(gpu_layers_given), .min = 1, .max = 1 << 20,
+    {.name = "gpu-layers", .aliases = "ngl,n-gpu-layers", .kind = CLI_INT, .value = "N", GIVEN(gpu_layers),
+     .min = 1, .max = 1 << 20,
      .help = "layers, the last ones, that the GPU computes, with the output; the CPU computes those before; default: all"},
-    {.name = "vram", .kind = CLI_INT, .value = "MIB", .at = AT(vram), .given_at = AT(vram_given), .min = 0,
-     .max = 1 << 24, .help = "most device memory to use, in MiB; 0: what is free (default)"},
+    {.name = "vram", .kind = CLI_INT, .value = "MIB", GIVEN(vram), .min = 0, .max = 1 << 24,
+     .help = "most device memory to use, in MiB; 0: what is free (default)"},
     {.name = "quiet", .aliases = "q", .kind = CLI_FLAG, .at = AT(quiet), .help = "no progress, no timings"},
     {0}};
+#undef GIVEN
 #undef AT
 
 #define AT(field) offsetof(cli_input_options, field)
@@ -60,8 +62,8 @@ hearth_options cli_engine_to_hearth(const cli_engine_options *o)
     return (hearth_options){
         .model = o->model, .threads = o->threads, .context = o->context, .chunk = chunk, .activations = o->act,
         .k_type = o->k_type, .v_type = o->v_type, .isa = o->isa, .load = o->load,
-        .device = device, .gpu_layers = none && !o->gpu_layers_given ? 0 : o->gpu_layers,
-        .vram = none && !o->vram_given ? 0 : (uint64_t)o->vram << 20, .quiet = o->quiet,
+        .device = device, .gpu_layers = none && !o->given.gpu_layers ? 0 : o->gpu_layers,
+        .vram = none && !o->given.vram ? 0 : (uint64_t)o->vram << 20, .quiet = o->quiet,
     };
 }
 

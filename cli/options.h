@@ -6,12 +6,17 @@
 
 /* ---- the engine ----------------------------------------------------------------------------------------------- */
 
+/* Which of them the command line has: what does not apply is refused there, and ignored in the environment. */
+typedef struct cli_engine_given {
+    bool model, threads, context, batch, microbatch, k_type, v_type, load, device, gpu_layers, vram;
+} cli_engine_given;
+
 typedef struct cli_engine_options {
     const char *model, *k_type, *v_type, *act, *isa, *load;
     const char *device; /* NULL: what gpu_layers says */
     int32_t threads, context, batch, microbatch, vram, gpu_layers;
-    bool vram_given, gpu_layers_given; /* on the command line */
     bool quiet;
+    cli_engine_given given;
 } cli_engine_options;
 
 #define CLI_KV_TYPES "auto|f16|f32|q16|q8_0|q4_0"

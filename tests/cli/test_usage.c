@@ -112,6 +112,17 @@ Test(usage, wrong_arguments_are_named)
         {{"bench", "--kernels", "-n", "0", "--columns", "0"}, {"--gen", "not with --kernels"}},
         {{"bench", "--kernels", "-d", "1", "--columns", "0"}, {"--depth", "not with --kernels"}},
         {{"bench", "--kernels", "-np", "1", "--columns", "0"}, {"--parallel", "not with --kernels"}},
+        {{"bench", "--kernels", "-m", "m", "--columns", "0"}, {"--model", "not with --kernels"}},
+        {{"bench", "--kernels", "-c", "0", "--columns", "0"}, {"--ctx-size", "not with --kernels"}},
+        {{"bench", "--kernels", "-b", "1", "--columns", "0"}, {"--batch-size", "not with --kernels"}},
+        {{"bench", "--kernels", "-ub", "1", "--columns", "0"}, {"--ubatch-size", "not with --kernels"}},
+        {{"bench", "--kernels", "-ctk", "auto", "--columns", "0"}, {"--cache-type-k", "not with --kernels"}},
+        {{"bench", "--kernels", "-ctv", "f16", "--columns", "0"}, {"--cache-type-v", "not with --kernels"}},
+        {{"bench", "--kernels", "--load", "auto", "--columns", "0"}, {"--load", "not with --kernels"}},
+        {{"bench", "--kernels", "--device", "none", "--columns", "0"}, {"--device", "not with --kernels"}},
+        {{"bench", "--kernels", "-ngl", "1", "--columns", "0"}, {"--gpu-layers", "not with --kernels"}},
+        {{"bench", "--kernels", "--vram", "0", "--columns", "0"}, {"--vram", "not with --kernels"}},
+        {{"bench", "--kernels", "-t", "1", "--thread-counts", "1", "--columns", "0"}, {"--threads", "--thread-counts exclude"}},
         {{"bench", "-m", "m", "--types", "q4_0"}, {"--types", "--kernels"}},
         {{"bench", "-m", "m", "--plain"}, {"--plain", "--kernels"}},
         {{"bench", "-m", "m", "--cols", "4096"}, {"--cols", "--kernels"}},
@@ -177,12 +188,18 @@ Test(usage, environment_is_read_and_named)
     spawned_free(&s);
 }
 
-/* --isa is the highest level that is measured. */
+/* --isa is the highest level that is measured; what the environment says of models does not apply. */
 Test(usage, kernels_are_measured_up_to_a_level)
 {
-    spawned s = test_hearth(NULL, "bench", "--kernels", "--isa", "ref", "--types", "q4_0", "--columns", "1", "--thread-counts",
-                            "1", "--rows", "16", "--cols", "256", "-r", "1");
+    static const char *const models[] = {
+        "HEARTH_MODEL=/nowhere/a.gguf", "HEARTH_THREADS=2", "HEARTH_CTX_SIZE=100", "HEARTH_BATCH_SIZE=1",
+        "HEARTH_UBATCH_SIZE=1", "HEARTH_CACHE_TYPE_K=f32", "HEARTH_CACHE_TYPE_V=f32", "HEARTH_LOAD=read",
+        "HEARTH_DEVICE=none", "HEARTH_GPU_LAYERS=1", "HEARTH_VRAM=1", NULL};
+    static const char *const arguments[] = {"bench", "--kernels", "--isa", "ref", "--types", "q4_0", "--columns", "1",
+                                            "--thread-counts", "1", "--rows", "16", "--cols", "256", "-r", "1", NULL};
+    spawned s = test_hearth_full(arguments, NULL, models);
     cr_assert_eq(s.code, 0, "%s", s.err);
+    cr_assert_str_eq(s.err, "");
     cr_assert(strstr(s.out, " ref ") && !strstr(s.out, "avx"), "%s", s.out);
     spawned_free(&s);
 }
