@@ -165,12 +165,8 @@ static int open_jobs(cli_batch *b)
 static int open_engine(cli_batch *b)
 {
     const cli_batch_options *o = b->o;
-    hearth_error error = {0};
-    hearth_options options = cli_engine_to_hearth(&o->engine);
-    options.sessions = o->parallel;
-    options.kv_tokens = o->kv_tokens;
-    if (hearth_engine_open(&b->engine, &options, &error) < 0) return cli_fail("batch", "%s", error.text);
-    hearth_engine_info(b->engine, &b->info);
+    int code = cli_engine_open_many("batch", &o->engine, o->parallel, o->kv_tokens, &b->engine, &b->info);
+    if (code >= 0) return code;
     if (o->kv_tokens && o->kv_tokens < b->info.n_context)
         return cli_usage("batch", "--kv-tokens: %d is less than one context of %d tokens (-c)", o->kv_tokens, b->info.n_context);
     b->vocab = hearth_engine_vocab(b->engine);

@@ -270,7 +270,7 @@ static int bench_model(const cli_bench_options *options)
     if (code >= 0) return code;
     for (int i = 0; i < n_sequences; i++)
         if (sequences[i] > most) most = sequences[i];
-    code = cli_engine_open_many("bench", &o.engine, most, &b.engine, &b.info);
+    code = cli_engine_open_many("bench", &o.engine, most, 0, &b.engine, &b.info);
     if (code >= 0) return code;
     b.ids = cli_realloc(NULL, (size_t)need, sizeof *b.ids);
     fill_ids(b.ids, (int32_t)need, b.info.n_vocab);

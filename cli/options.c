@@ -70,15 +70,27 @@ hearth_options cli_engine_to_hearth(const cli_engine_options *o)
 int cli_engine_open(const char *command, const cli_engine_options *options, hearth_engine **out,
                     hearth_model_info *info)
 {
-    return cli_engine_open_many(command, options, 1, out, info);
+    return cli_engine_open_many(command, options, 1, 0, out, info);
 }
 
-int cli_engine_open_many(const char *command, const cli_engine_options *options, int32_t sessions,
+/* The engine refuses what needs a device when there is to be none; who wants it must know if the environment says so. */
+static int check_device(const char *command, const cli_engine_options *o)
+{
+    bool none = o->device && !o->given.device && strcmp(o->device, "none") == 0;
+    const char *flag = o->given.gpu_layers ? "-ngl, --gpu-layers" : o->given.vram && o->vram ? "--vram" : NULL;
+    if (!none || !flag) return -1;
+    return cli_fail(command, "%s asks for a GPU, but HEARTH_DEVICE is none (--device overrides it)", flag);
+}
+
+int cli_engine_open_many(const char *command, const cli_engine_options *options, int32_t sessions, int32_t kv_tokens,
                          hearth_engine **out, hearth_model_info *info)
 {
     if (!options->model) return cli_usage(command, "-m, --model: no model given");
+    int code = check_device(command, options);
+    if (code >= 0) return code;
     hearth_options o = cli_engine_to_hearth(options);
     o.sessions = sessions;
+    o.kv_tokens = kv_tokens;
     hearth_error error = {0};
     if (hearth_engine_open(out, &o, &error) < 0) return cli_fail(command, "%s", error.text);
     hearth_engine_info(*out, info);

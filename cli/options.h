@@ -27,10 +27,10 @@ extern const cli_option cli_engine_table[];
 /* Opens the engine, its info in `info`. -1: open; otherwise the exit code, and the reason has been said. */
 int cli_engine_open(const char *command, const cli_engine_options *options, hearth_engine **out,
                     hearth_model_info *info);
-/* The same for `sessions` sessions at once. */
-int cli_engine_open_many(const char *command, const cli_engine_options *options, int32_t sessions,
+/* The same for `sessions` sessions at once; kv_tokens as in hearth's struct. */
+int cli_engine_open_many(const char *command, const cli_engine_options *options, int32_t sessions, int32_t kv_tokens,
                          hearth_engine **out, hearth_model_info *info);
-/* The same as hearth's struct, for commands that change a field or two. */
+/* The same as hearth's struct. */
 hearth_options cli_engine_to_hearth(const cli_engine_options *options);
 
 /* Those of hearth_chat_render. */

@@ -84,6 +84,23 @@ Test(run, layers_for_a_gpu_ask_for_one, .init = find_model)
     cr_expect_eq(s.code, 1);
     cr_expect(strstr(s.err, "64 MiB of device memory (vram) may be used, but the device is none"), "%s", s.err);
     spawned_free(&s);
+    /* When it is the environment that wants none, the error says so, and the command line can want another. */
+    static const char *const none[] = {"HEARTH_DEVICE=none", NULL};
+    const char *const layers[] = {"run", "-m", model, "-p", prompt, "-ngl", "2", NULL},
+               *const vram[] = {"run", "-m", model, "-p", prompt, "--vram", "64", NULL},
+               *const emu[] = {"run", "-m", model, "-p", prompt, "-n", "2", "-c", "64", "-ngl", "2", "--device", "emu", NULL};
+    s = test_hearth_full(layers, NULL, none);
+    cr_expect_eq(s.code, 1);
+    cr_expect(strstr(s.err, "-ngl") && strstr(s.err, "HEARTH_DEVICE is none"), "%s", s.err);
+    spawned_free(&s);
+    s = test_hearth_full(vram, NULL, none);
+    cr_expect_eq(s.code, 1);
+    cr_expect(strstr(s.err, "--vram") && strstr(s.err, "HEARTH_DEVICE is none"), "%s", s.err);
+    spawned_free(&s);
+    s = test_hearth_full(emu, NULL, none);
+    cr_expect_eq(s.code, 0, "%s", s.err);
+    cr_expect(strstr(s.err, "2 of 6 layers on emulated GPU"), "%s", s.err);
+    spawned_free(&s);
     /* The environment says it to those who compute on a device. */
     static const char *const environment[] = {"HEARTH_VRAM=64", "HEARTH_GPU_LAYERS=2", NULL};
     const char *const arguments[] = {"run", "-m", model, "-p", prompt, "-n", "2", "-c", "64", "--device", "none", GREEDY, NULL};
