@@ -98,7 +98,7 @@ HEARTH_API const hearth_vocab *hearth_engine_vocab(const hearth_engine *engine);
 enum { HEARTH_BOS = 1 /* add BOS if the model wants one */, HEARTH_SPECIAL = 2 /* control tokens in the text count */ };
 
 /* A vocabulary alone: a GGUF without weights is enough, or a folder with tokenizer.json or tokenizer.model. Of a folder
- * with a whole model it is the engine's. */
+ * with a whole model it is the engine's; weights that are no model's are warned of on stderr. */
 HEARTH_API int hearth_vocab_open(hearth_vocab **out, const char *path, hearth_error *error);
 HEARTH_API void hearth_vocab_close(hearth_vocab **vocab);
 /* Appends at most `capacity` ids, returns how many there are, or a negative error. */

@@ -1,5 +1,6 @@
 /* Vocabularies and chats of the public API. */
 #include "api/handles.h"
+#include "core/base/log.h"
 #include "core/base/memory.h"
 #include "core/model/chat.h"
 #include "core/model/model.h"
@@ -21,7 +22,7 @@ static int open_from_gguf(ht_tokenizer **out, const char *path, ht_error *err)
 }
 
 /* As the engine has it where the folder is a model, for what has no row in the embedding is no token then; a folder may
- * also hold a tokenizer alone. */
+ * also hold a tokenizer alone. With weights beside it, that is worth a warning: the engine may have other tokens, or none. */
 static int open_from_folder(ht_tokenizer **out, const char *path, ht_error *err)
 {
     ht_error why = {0};
@@ -29,7 +30,12 @@ static int open_from_folder(ht_tokenizer **out, const char *path, ht_error *err)
     int r = ht_model_open(&m, path, &why);
 
     if (r == -ENOMEM) return ht_fail(err, r, "%s", why.text);
-    if (r < 0) return (r = ht_tokenizer_from_hf(out, path, 0, err)) < 0 ? ht_error_prefix(err, "%s", path) : r;
+    if (r < 0) {
+        if ((r = ht_tokenizer_from_hf(out, path, 0, err)) < 0) return ht_error_prefix(err, "%s", path);
+        if (ht_safetensors_are_in(path))
+            ht_log(HT_LOG_WARN, "the tokenizer alone is used, the folder is no model: %s", why.text);
+        return r;
+    }
     r = ht_model_open_tokenizer(out, m, path, err);
     ht_model_close(&m);
     return r;

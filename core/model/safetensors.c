@@ -11,6 +11,7 @@
 #include "core/model/json.h"
 #include "core/model/names.h"
 
+#include <dirent.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -29,6 +30,18 @@ bool ht_is_folder(const char *path)
 {
     struct stat st;
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+bool ht_safetensors_are_in(const char *folder)
+{
+    DIR *dir = opendir(folder);
+    bool found = false;
+    for (const struct dirent *entry; dir && !found && (entry = readdir(dir));) {
+        const char *dot = strrchr(entry->d_name, '.');
+        found = dot && strcmp(dot, ".safetensors") == 0;
+    }
+    if (dir) closedir(dir);
+    return found;
 }
 
 /* ---- one tensor ---- */

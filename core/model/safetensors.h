@@ -16,5 +16,7 @@ int ht_safetensors_parse(ht_tensor_dir *out, const uint8_t *data, size_t size, u
                          ht_error *err);
 
 bool ht_is_folder(const char *path);
+/* Are weights meant to be there? Any file of this kind says so, also one that nothing names. */
+bool ht_safetensors_are_in(const char *folder);
 
 #endif
