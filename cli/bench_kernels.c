@@ -65,7 +65,8 @@ static int make_plan(const cli_bench_options *o, plan *p)
 {
     int code = split("--types", o->types ? o->types : ALL_TYPES, &p->types);
     if (code < 0) code = split("--levels", o->levels ? o->levels : "ref,avx2,avx512", &p->levels);
-    if (code < 0 && o->engine.isa) code = leave_levels_out(o->engine.isa, &p->levels);
+    bool capped = o->engine.isa && (o->engine.given.isa || !o->levels); /* levels that were named outdo the environment */
+    if (code < 0 && capped) code = leave_levels_out(o->engine.isa, &p->levels);
     if (code < 0)
         code = cli_bench_numbers("--columns", o->columns ? o->columns : "1,4,64", 4096, p->columns, &p->n_columns);
     if (code >= 0) return code;

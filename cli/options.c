@@ -25,7 +25,7 @@ const cli_option cli_engine_table[] = {
     {.name = "act", .kind = CLI_CHOICE, .value = "TYPE", .at = AT(act), .choices = "q8|f32",
      .help = "how activations meet quantised weights: rounded to 8 bits, which is fast, or in full (f32); q8 also lets the CPU "
              "round prompts to 16 bits where weights are F16 or BF16; default q8"},
-    {.name = "isa", .kind = CLI_CHOICE, .value = "LEVEL", .at = AT(isa), .choices = "ref|avx2|avx512",
+    {.name = "isa", .kind = CLI_CHOICE, .value = "LEVEL", GIVEN(isa), .choices = "ref|avx2|avx512",
      .help = "highest level of CPU instructions to use; default: the best there is"},
     {.name = "load", .kind = CLI_CHOICE, .value = "HOW", GIVEN(load), .choices = "auto|mmap|read",
      .help = "map the file, or read it into memory, where matrices are rearranged for the CPU's kernels; default auto: read, "

@@ -8,7 +8,7 @@
 
 /* Which of them the command line has: what does not apply is refused there, and ignored in the environment. */
 typedef struct cli_engine_given {
-    bool model, threads, context, batch, microbatch, k_type, v_type, load, device, gpu_layers, vram;
+    bool model, threads, context, batch, microbatch, k_type, v_type, isa, load, device, gpu_layers, vram;
 } cli_engine_given;
 
 typedef struct cli_engine_options {
