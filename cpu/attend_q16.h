@@ -20,8 +20,8 @@
 #include <string.h>
 
 /* Rounding adds at most one half to each element, and the divisions less than 1e-5 of the sum. */
-#define Q16_SUM 261600.0f
-_Static_assert((int64_t)(Q16_SUM * 1.0001f + HT_Q16_MOST_DIM / 2) * (int64_t)FIXED_MAX <= INT32_MAX, "a sum of products fits");
+enum { Q16_SUM = 261600 };
+_Static_assert((Q16_SUM + Q16_SUM / 10000 + HT_Q16_MOST_DIM / 2) * (int64_t)FIXED_MAX <= INT32_MAX, "a sum of products fits");
 
 /* Of a row of queries or weights, from the largest magnitude and the sum of magnitudes. */
 static inline fixed_scale q16_scale_of(float max, float sum)
