@@ -317,7 +317,7 @@ static int check_limits(const ht_ops_limits *l, ht_error *err)
     if (s->n_kv_heads < 1 || s->n_heads % s->n_kv_heads)
         return ht_fail(err, -EINVAL, "%d heads cannot share %d KV heads", s->n_heads, s->n_kv_heads);
     if (!cache_type_known(l->kv.k_type) || !cache_type_known(l->kv.v_type))
-        return ht_fail(err, -ENOTSUP, "the GPU has no attention for a KV cache of type %s",
+        return ht_fail(err, -ENOTSUP, "the KV cache of a GPU cannot be of type %s; F32, F16, Q8_0 and Q4_0 are possible",
                        ht_kv_type_name(cache_type_known(l->kv.k_type) ? l->kv.v_type : l->kv.k_type));
     if (l->columns < 1 || l->sequences < 1 || l->context < 1)
         return ht_fail(err, -EINVAL, "a backend for %d columns, %d sequences, %d tokens", l->columns, l->sequences,

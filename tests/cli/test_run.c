@@ -52,6 +52,20 @@ Test(run, an_emulated_gpu_gives_the_text_of_the_cpu, .init = find_model)
     spawned_free(&s);
 }
 
+/* Q16 is the CPU's alone: said for K and for V, whatever part the GPU computes; what is chosen by itself it can read. */
+Test(run, a_gpu_says_which_kv_type_it_cannot_read, .init = find_model)
+{
+    NEED_MODEL();
+    static const char *const options[][2] = {{"-ctk", "q16"}, {"-ctv", "q16"}};
+    for (int i = 0; i < 4; i++) {
+        spawned s = test_hearth(NULL, "run", "-m", model, "-p", prompt, "-n", "2", "-c", "64", "--device", "emu", "-ngl",
+                                i / 2 ? "1" : "100", options[i % 2][0], options[i % 2][1]);
+        cr_expect_eq(s.code, 1);
+        cr_expect(strstr(s.err, "the KV cache of a GPU cannot be of type Q16"), "%s", s.err);
+        spawned_free(&s);
+    }
+}
+
 Test(run, layers_are_shared_by_the_cpu_and_a_gpu, .init = find_model)
 {
     NEED_MODEL();
@@ -112,8 +126,8 @@ Test(run, layers_for_a_gpu_ask_for_one, .init = find_model)
 Test(run, quantised_kv_still_speaks, .init = find_model)
 {
     NEED_MODEL();
-    static const char *const types[] = {"q8_0", "q4_0"};
-    for (int i = 0; i < 2; i++) {
+    static const char *const types[] = {"q16", "q8_0", "q4_0"};
+    for (int i = 0; i < 3; i++) {
         spawned s = test_hearth(NULL, "run", "-m", model, "-p", prompt, "-n", "4", "-q", "-ctk", types[i], "-ctv", types[i], GREEDY);
         cr_assert_eq(s.code, 0, "%s", s.err);
         cr_assert(strncmp(s.out, " of the ", 8) == 0, "%s: %s", types[i], s.out);
