@@ -8,7 +8,8 @@
  *
  * All levels give these bits (of a NaN, that it is one). sum|q| and sum w are made in 16 lanes (index mod 16), then a tree.
  * An infinity or a NaN makes its row of K or V NaN, and so all that it enters; so does a row of queries or weights whose
- * magnitudes sum up to infinity. A row whose largest element is below about 1e-35 is zeros.
+ * magnitudes sum up to infinity. A row of K or V whose largest element is below 2.4e-35 is zeros, and a row of queries or weights
+ * whose d is below 2.9e-39, for then 1 / d overflows: V below about 1e-31 adds nothing.
  */
 #ifndef HEARTH_CPU_ATTEND_Q16_H
 #define HEARTH_CPU_ATTEND_Q16_H

@@ -350,6 +350,35 @@ Test(attend, q16_queries_keep_what_the_sum_allows)
     free(x);
 }
 
+/* Where the inverse of a scale overflows there are zeros, with 0 for a scale; just above, there are numbers. */
+Test(attend, q16_rows_too_small_for_a_scale_are_zeros)
+{
+    static const struct { float size; bool stored, asked; } rows[] = {
+        {0.0f, false, false}, {1e-40f, false, false}, {2.3e-35f, false, false}, {2.5e-35f, true, false},
+        {9.5e-35f, true, false}, {9.7e-35f, true, true},
+    };
+    q16 *x = malloc(sizeof(*x));
+    ht_kernels k;
+
+    for (ht_isa isa = HT_ISA_REF; isa <= ht_isa_detect(); isa++)
+        for (int i = 0; i < 6; i++) {
+            float d;
+            ht_kernels_init(&k, isa);
+            q16_open(x, 32);
+            x->row[3] = -rows[i].size;
+            for (int value = 0; value < 2; value++) {
+                k.kv_store[HT_Q16][value](x->row, x->tile, 7, 32);
+                cr_assert_eq(ht_q16_scales(x->tile)[7] > 0.0f, rows[i].stored, "level %s %g", ht_isa_name(isa), rows[i].size);
+                ht_kv_read_row(&x->kv, x->tile, value, 0, 7, x->back);
+                cr_assert_float_eq(x->back[3], rows[i].stored ? -rows[i].size : 0.0f, rows[i].size * 1e-4);
+            }
+            k.attend_query[HT_Q16](x->row, x->query, 32);
+            memcpy(&d, x->query + 64, sizeof(d));
+            cr_assert_eq(d > 0.0f, rows[i].asked, "level %s %g", ht_isa_name(isa), rows[i].size);
+        }
+    free(x);
+}
+
 /* Infinities and NaN reach the results; a zero row is zeros; what no one may see stays out. */
 Test(attend, q16_passes_on_what_is_not_finite)
 {
