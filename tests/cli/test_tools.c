@@ -193,6 +193,46 @@ Test(tools, synth_makes_a_model_that_runs)
     test_temp_remove(folder);
 }
 
+/* Bytes of KV a token of a model of one layer, of heads of `dim`, with these options. */
+static double kv_token_bytes(const char *path, const char *heads, const char *kv_heads, const char *dim, const char *k_type,
+                             const char *v_type, const char *device)
+{
+    spawned s = test_hearth(NULL, "synth", "-o", path, "--shape", "tiny", "--type", "q8_0", "--layers", "1", "--heads", heads,
+                            "--kv-heads", kv_heads, "--head-dim", dim, "-q");
+    cr_assert_eq(s.code, 0, "%s", s.err);
+    spawned_free(&s);
+    s = test_hearth(NULL, "run", "-m", path, "-p", "x", "-n", "2", "-c", "64", "--json", "-q", "-ctk", k_type, "-ctv", v_type,
+                    "--device", device);
+    cr_assert_eq(s.code, 0, "%s", s.err);
+    cJSON *j = cJSON_Parse(s.out);
+    double bytes = number(j, "model", "kv_token_bytes");
+    cJSON_Delete(j);
+    spawned_free(&s);
+    return bytes;
+}
+
+/* A row of e elements has 2 e bytes in F16, and 4 more in Q16, which it is by itself from three heads a KV head on. */
+Test(tools, the_kv_type_is_chosen_by_the_heads_that_read_it, .timeout = 120)
+{
+    static const struct { const char *heads, *kv_heads, *dim, *k_type, *v_type, *device; double bytes; } cases[] = {
+        {"4", "2", "64", "auto", "auto", "none", 2 * (128 + 128)},
+        {"6", "2", "64", "auto", "auto", "none", 2 * (132 + 132)},
+        {"8", "1", "80", "auto", "auto", "none", 164 + 164},
+        {"6", "2", "64", "f16", "auto", "none", 2 * (128 + 132)},
+        {"6", "2", "64", "auto", "f32", "none", 2 * (132 + 256)},
+        {"4", "4", "64", "q16", "auto", "none", 4 * (132 + 128)},
+        {"8", "2", "24", "auto", "auto", "none", 2 * (48 + 48)}, /* not what Q16 takes */
+        {"6", "2", "64", "auto", "auto", "emu", 2 * (128 + 128)}, /* nor what a GPU reads */
+    };
+    char folder[TEST_PATH_MAX], path[TEST_PATH_MAX + 16];
+    test_temp_dir(folder);
+    snprintf(path, sizeof path, "%s/a.gguf", folder);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        cr_expect_eq(kv_token_bytes(path, cases[i].heads, cases[i].kv_heads, cases[i].dim, cases[i].k_type, cases[i].v_type,
+                                    cases[i].device), cases[i].bytes, "case %zu", i);
+    test_temp_remove(folder);
+}
+
 /* ---- eval ----------------------------------------------------------------------------------------------------- */
 
 /* reference-q4.json: 42.038356 over the 5012 tokens of the first 20,480 bytes. */

@@ -369,4 +369,13 @@ Test(kv_layout, rows_must_fit_the_blocks_of_the_type)
     cr_assert_eq(kv.k_row_bytes, 3 * 34);
     cr_assert_eq(kv.v_row_bytes, 3 * 18);
     cr_assert_eq(kv.v_offset, (size_t)4 * HT_KV_TILE * 3 * 34);
+    static const struct { int32_t dim; int r; } q16[] = {{16, 0}, {24, -EINVAL}, {1024, 0}, {1040, -EINVAL}};
+    for (int i = 0; i < 8; i++) { /* of K, and of V */
+        shape.head_dim = q16[i / 2].dim;
+        err.text[0] = '\0';
+        int r = ht_kv_layout_init(&kv, &shape, i % 2 ? HT_F16 : HT_Q16, i % 2 ? HT_Q16 : HT_F16, &err);
+        cr_assert_eq(r, q16[i / 2].r, "heads of %d", shape.head_dim);
+        if (r) cr_assert(strstr(err.text, "Q16") != NULL, "%s", err.text);
+        else cr_assert_eq(i % 2 ? kv.v_row_bytes : kv.k_row_bytes, 2 * (size_t)shape.head_dim + 4);
+    }
 }
