@@ -366,6 +366,51 @@ Test(host, attention_matches_double_precision, .timeout = 240)
                 }
 }
 
+/* Partial results are weighed a tile of them at a time. A sequence that long has the same few pages again and again. */
+Test(host, decode_merges_more_partial_results_than_a_tile_has_tokens, .timeout = 120)
+{
+    enum { GROUP = 8 * HT_KV_TILE, TOKENS = (HT_KV_TILE + 2) * GROUP + 17, OF_PAGES = 20, E = 32 };
+    ht_shape shape = shape_plain;
+    shape.n_heads = shape.n_kv_heads = 1;
+    int32_t *table = malloc((size_t)ht_kv_pages_of(TOKENS) * sizeof(*table));
+    double *score = malloc(TOKENS * sizeof(*score));
+    float *q = noise_vector(33, E), out[E], row[E];
+
+    for (int32_t i = 0; i < E; i++) q[i] *= 4.0f; /* so that maxima are far apart */
+    for (ht_isa isa = HT_ISA_REF; isa <= ht_isa_detect(); isa++) {
+        world w;
+        step_data s;
+        ht_backend *b;
+        double want[E] = {0}, top = -INFINITY, sum = 0.0;
+        world_open_kv(&w, &shape, HT_F32, HT_F32, HT_ACT_F32, isa, 2, 0);
+        w.limits.context = TOKENS;
+        cr_assert_eq(ht_host_open(&b, &(ht_host_options){w.limits, w.pool, isa}, NULL), 0);
+        step_reset(&s, HT_CLASS_DECODE);
+        step_add(&s, 1, TOKENS - 1, TOKENS);
+        fill_kv(&w, &s, 1, OF_PAGES * HT_KV_TILE, 31);
+        for (int32_t i = 0; i < ht_kv_pages_of(TOKENS); i++) table[i] = s.table[1][i % OF_PAGES];
+        s.pages[1] = table;
+        cr_assert_eq(b->ops->begin(b, &s.step, NULL), 0);
+        b->ops->attention(b, &(ht_attention_args){q, w.page, 0.25f, 0, 0, out});
+        for (int32_t t = 0; t < TOKENS; t++) {
+            ht_kv_read_row(&w.limits.kv, w.page[table[t / HT_KV_TILE]], false, 0, t % HT_KV_TILE, row);
+            score[t] = 0.0;
+            for (int32_t i = 0; i < E; i++) score[t] += 0.25 * q[i] * row[i];
+            top = fmax(top, score[t]);
+        }
+        for (int32_t t = 0; t < TOKENS; t++) {
+            ht_kv_read_row(&w.limits.kv, w.page[table[t / HT_KV_TILE]], true, 0, t % HT_KV_TILE, row);
+            sum += exp(score[t] - top);
+            for (int32_t i = 0; i < E; i++) want[i] += exp(score[t] - top) * row[i];
+        }
+        for (int32_t i = 0; i < E; i++)
+            cr_assert_float_eq(out[i], want[i] / sum, 1e-5, "level %s element %d", ht_isa_name(isa), i);
+        b->ops->close(b);
+        world_close(&w);
+    }
+    free(table), free(score), free(q);
+}
+
 /* ---- RoPE and the KV pages --------------------------------------------------------------------------------- */
 
 static double naive_theta(const ht_rope *r, const float *divisors, int32_t position, int32_t i)
