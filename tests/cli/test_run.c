@@ -135,6 +135,34 @@ Test(run, quantised_kv_still_speaks, .init = find_model)
     }
 }
 
+/* The fingerprint of all logits after a prompt of three tiles. */
+static void logits_of(char out[32], const char *const types[2], const char *threads, const char *chunk, const char *guess)
+{
+    char text[700] = "";
+    while (strlen(text) < 600) strcat(text, "In the beginning God created the heaven and the earth. ");
+    spawned s = test_hearth(NULL, "run", "-m", model, "-p", text, "-n", "12", "--temp", "0", "-ctk", types[0], "-ctv", types[1],
+                            "-t", threads, "-ub", chunk, "--speculate", guess);
+    cr_assert_eq(s.code, 0, "%s", s.err);
+    const char *at = strstr(s.err, "logits ");
+    cr_assert(at != NULL && strlen(at) > 23, "%s", s.err);
+    snprintf(out, 32, "%.23s", at);
+    spawned_free(&s);
+}
+
+Test(run, q16_has_the_same_bits_for_all_chunks_threads_and_guesses, .init = find_model, .timeout = 120)
+{
+    NEED_MODEL();
+    static const char *const types[][2] = {{"q16", "q16"}, {"q16", "q8_0"}, {"f16", "q16"}};
+    for (int i = 0; i < 3; i++) {
+        char want[32], got[32];
+        logits_of(want, types[i], "1", "512", "never");
+        logits_of(got, types[i], "2", "37", "never");
+        cr_expect_str_eq(got, want, "%s and %s, in chunks", types[i][0], types[i][1]);
+        logits_of(got, types[i], "2", "64", "always");
+        cr_expect_str_eq(got, want, "%s and %s, with guesses", types[i][0], types[i][1]);
+    }
+}
+
 Test(run, prompt_by_file_and_stdin_is_the_same, .init = find_model)
 {
     NEED_MODEL();

@@ -1,5 +1,6 @@
 /* The attention kernels: references against double precision, every level against the references bit for bit. What no
  * row sees is poisoned. */
+#include "core/base/math.h"
 #include "core/base/random.h"
 #include "core/ports/kv_q16.h"
 #include "cpu/kernels.h"
@@ -232,6 +233,30 @@ Test(attend, a_row_that_sees_nothing_keeps_its_state)
         cr_assert(carry[0] == 1.0f && carry[1] == 1.0f);
         for (int i = 0; i < 2 * HT_KV_TILE; i++) cr_assert_eq(s[i], 0.0f);
     }
+}
+
+/* Where exp becomes 0, to the last bit. */
+Test(attend, weights_end_where_exp_does)
+{
+    const ht_attend_next none = {NULL, NULL, 0, 0};
+    const float low = HT_EXP_LOW, above = nextafterf(low, 0.0f), below = nextafterf(low, -INFINITY);
+    const float odd[] = {0.0f, low, above, below, -INFINITY, -1e30f, -1e-40f};
+    const int32_t first = 0, limit = 7;
+    float s[HT_KV_TILE], max, sum, carry;
+    ht_kernels k;
+
+    for (ht_isa isa = HT_ISA_REF; isa <= ht_isa_detect(); isa++)
+        for (int begin = 0; begin < 2; begin++) { /* 1: the largest was in a tile before */
+            ht_kernels_init(&k, isa);
+            memset(s, 0xff, sizeof(s));
+            memcpy(s, odd, sizeof(odd));
+            if (begin) s[0] = low;
+            max = begin ? 0.0f : -INFINITY, sum = 0.0f;
+            k.attend_softmax(s, 1, 1.0f, &first, &limit, &max, &sum, &carry, &none);
+            for (int i = begin; i < 7; i++)
+                cr_assert_eq(s[i], ht_expf(odd[i]), "level %s %a: %a", ht_isa_name(isa), odd[i], s[i]);
+            cr_assert(s[1] > 0.0f && s[3] == 0.0f && carry == (begin ? 1.0f : 0.0f));
+        }
 }
 
 /* ---- Q16 -------------------------------------------------------------------------------------------------- */
