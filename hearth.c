@@ -135,17 +135,35 @@ static int read_numbers(settings *s, const hearth_options *o, const ht_shape *sh
     return 0;
 }
 
-static int open_on_host(stack *e, ht_site *site, const settings *s, const ht_ops_limits *limits, const ht_share *share,
+/* From Q16_HEADS a KV head on, attention on the CPU is faster over Q16 (docs/decisions/0006); a GPU cannot read it. */
+#define Q16_HEADS 3
+static ht_type kv_type_of(ht_type asked, bool on_host, const ht_shape *shape)
+{
+    if (asked != KV_AUTO) return asked;
+    bool q16 = on_host && shape->n_heads / shape->n_kv_heads >= Q16_HEADS && ht_kv_type_fits(HT_Q16, shape->head_dim);
+    return q16 ? HT_Q16 : HT_F16;
+}
+
+/* Each site keeps the KV of its layers as suits it. */
+static int choose_kv(ht_ops_limits *limits, const settings *s, bool on_host, ht_error *err)
+{
+    const ht_shape *shape = &limits->shape;
+    return ht_kv_layout_init(&limits->kv, shape, kv_type_of(s->k_type, on_host, shape), kv_type_of(s->v_type, on_host, shape),
+                             err);
+}
+
+static int open_on_host(stack *e, ht_site *site, const settings *s, ht_ops_limits limits, const ht_share *share,
                         ht_error *err)
 {
     bool woven[HT_TYPE_COUNT];
 
-    int r = ht_host_open(&site->backend, &(ht_host_options){.limits = *limits, .pool = e->pool, .isa = s->isa}, err);
+    int r = choose_kv(&limits, s, true, err);
+    if (r >= 0) r = ht_host_open(&site->backend, &(ht_host_options){.limits = limits, .pool = e->pool, .isa = s->isa}, err);
     if (r < 0) return r;
     ht_host_woven_types(s->isa, s->act, woven);
     const ht_ram_store_options store = {.model = e->model,
                                         .share = share,
-                                        .kv = limits->kv,
+                                        .kv = limits.kv,
                                         .kv_pages = s->kv_pages,
                                         .load = s->load,
                                         .quiet = s->quiet,
@@ -155,20 +173,21 @@ static int open_on_host(stack *e, ht_site *site, const settings *s, const ht_ops
 }
 
 /* The store comes last and knows what the engine will still take. */
-static int open_on_device(stack *e, ht_site *site, const settings *s, const ht_ops_limits *limits, const ht_share *share,
+static int open_on_device(stack *e, ht_site *site, const settings *s, ht_ops_limits limits, const ht_share *share,
                           ht_error *err)
 {
-    ht_device_store_options store = {
-        .model = e->model, .share = share, .kv = limits->kv, .kv_pages = s->kv_pages, .quiet = s->quiet};
+    ht_device_store_options store = {.model = e->model, .share = share, .kv_pages = s->kv_pages, .quiet = s->quiet};
     double started = ht_now();
 
-    int r = ht_forward_bytes(limits, share->output, HT_DEVICE_ALIGN, &store.reserve, err);
+    int r = choose_kv(&limits, s, false, err);
+    store.kv = limits.kv;
+    if (r >= 0) r = ht_forward_bytes(&limits, share->output, HT_DEVICE_ALIGN, &store.reserve, err);
     if (r >= 0)
         r = s->device == DEVICE_CUDA ? ht_device_cuda_open(&e->gpu, 0, s->vram, err)
                                      : ht_device_emu_open(&e->gpu, &(ht_emu_options){.budget = s->vram}, err);
     if (r >= 0)
         r = ht_gpu_backend_open(&site->backend,
-                                &(ht_gpu_backend_options){.limits = *limits, .gpu = e->gpu, .resident = true}, err);
+                                &(ht_gpu_backend_options){.limits = limits, .gpu = e->gpu, .resident = true}, err);
     if (r >= 0) e->gpu->device.ops->info(&e->gpu->device, &e->device);
     store.gpu = e->gpu;
     if (r >= 0) r = ht_device_store_open(&site->store, &store, err);
@@ -184,41 +203,29 @@ static int open_sites(stack *e, const settings *s, const ht_ops_limits *limits, 
     ht_share host = all, device = all;
 
     e->n_sites = s->device != DEVICE_NONE && s->gpu_layers < e->model->shape.n_layers ? 2 : 1;
-    if (s->device == DEVICE_NONE) return open_on_host(e, &e->sites[0], s, limits, &all, err);
-    if (e->n_sites == 1) return open_on_device(e, &e->sites[0], s, limits, &all, err);
+    if (s->device == DEVICE_NONE) return open_on_host(e, &e->sites[0], s, *limits, &all, err);
+    if (e->n_sites == 1) return open_on_device(e, &e->sites[0], s, *limits, &all, err);
     host.layer_end = device.layer_begin = all.layer_end - s->gpu_layers;
     host.output = device.embedding = false;
-    int r = open_on_device(e, &e->sites[1], s, limits, &device, err);
+    int r = open_on_device(e, &e->sites[1], s, *limits, &device, err);
     if (r < 0) return r;
     const ht_load_stats uploaded = e->load;
-    r = open_on_host(e, &e->sites[0], s, limits, &host, err);
+    r = open_on_host(e, &e->sites[0], s, *limits, &host, err);
     e->load = (ht_load_stats){uploaded.bytes, uploaded.seconds + e->load.seconds, uploaded.how};
     return r;
 }
 
-/* Q16 where several heads read what is stored, so that it is arithmetic that attention on the CPU waits for, and no GPU is to
- * read it. From Q16_HEADS a KV head on it is the faster one (docs/decisions/0006). */
-#define Q16_HEADS 3
-static ht_type kv_type_of(ht_type asked, const settings *s, const ht_shape *shape)
-{
-    if (asked != KV_AUTO) return asked;
-    bool q16 = s->device == DEVICE_NONE && shape->n_heads / shape->n_kv_heads >= Q16_HEADS;
-    return q16 && ht_kv_type_fits(HT_Q16, shape->head_dim) ? HT_Q16 : HT_F16;
-}
-
 static int open_compute(stack *e, const settings *s, ht_error *err)
 {
-    const ht_shape *shape = &e->model->shape;
-    ht_ops_limits limits = {
+    const ht_ops_limits limits = { /* but for the KV layout, which is the site's */
         .columns = s->chunk,
         .sequences = s->sessions,
         .context = s->context,
-        .shape = *shape,
+        .shape = e->model->shape,
         .act = s->act,
     };
 
-    int r = ht_kv_layout_init(&limits.kv, shape, kv_type_of(s->k_type, s, shape), kv_type_of(s->v_type, s, shape), err);
-    if (r >= 0) r = ht_pool_open(&e->pool, &(ht_pool_options){.threads = s->threads, .pin = false}, err);
+    int r = ht_pool_open(&e->pool, &(ht_pool_options){.threads = s->threads, .pin = false}, err);
     if (r >= 0) r = open_sites(e, s, &limits, err);
     if (r >= 0)
         r = ht_engine_open(&e->api.engine,
@@ -281,12 +288,16 @@ void hearth_engine_close(hearth_engine **engine)
 
 static uint64_t kv_token_bytes(const stack *e)
 {
-    const ht_kv_layout *kv = &e->sites[0].store->kv;
     const ht_shape *s = &e->model->shape;
-    uint64_t layers = 0;
+    uint64_t bytes = 0;
 
-    for (int32_t l = 0; l < s->n_layers; l++) layers += !ht_layer_is_local(s, l);
-    return layers * (uint64_t)kv->n_kv_heads * (kv->k_row_bytes + kv->v_row_bytes);
+    for (int32_t i = 0; i < e->n_sites; i++) {
+        const ht_store *store = e->sites[i].store;
+        for (int32_t l = store->share.layer_begin; l < store->share.layer_end; l++)
+            if (!ht_layer_is_local(s, l))
+                bytes += (uint64_t)store->kv.n_kv_heads * (store->kv.k_row_bytes + store->kv.v_row_bytes);
+    }
+    return bytes;
 }
 
 void hearth_engine_info(const hearth_engine *engine, hearth_model_info *out)

@@ -59,9 +59,9 @@ typedef struct hearth_options {
     int32_t kv_tokens;       /* KV capacity over all sessions; 0: sessions * context */
     int32_t chunk;           /* most prompt tokens a pass (-ub); 0: 512 */
     const char *activations; /* "q8" (default) or "f32" */
-    const char *k_type, *v_type; /* KV cache types: "f16", "f32", "q8_0", "q4_0", "q16" (the CPU's alone: 16-bit integers, as precise
-                                as f16, and attention is up to twice as fast where many heads share a KV head), or "auto" (default):
-                                q16 on the CPU from three heads a KV head on, else f16 */
+    const char *k_type, *v_type; /* KV cache types: "f16", "f32", "q8_0", "q4_0", "q16" (the CPU's alone: 16-bit integers, as
+                                precise as f16, and attention is up to twice as fast where many heads share a KV head), or
+                                "auto" (default): q16 in layers on the CPU from three heads a KV head on, else f16 */
     const char *isa;         /* highest CPU level to use: "ref", "avx2", "avx512"; NULL: the best there is */
     const char *load;        /* "mmap", "read" (into memory of its own, where matrices are woven into the tiles that the CPU
                                 reads fastest: the same results), or "auto" (default): read, unless it does not fit */
@@ -84,7 +84,7 @@ typedef struct hearth_model_info {
     uint64_t weight_bytes;            /* all weights in the file's types */
     uint64_t token_bytes;             /* weight bytes read for one generated token (embedding: one row) */
     uint64_t kv_token_bytes;          /* and KV bytes for each token before it (in layers without a sliding window) */
-    const char *k_type, *v_type;      /* KV cache types in use: "Q16" */
+    const char *k_type, *v_type;      /* KV cache types in use, "Q16"; of the CPU's layers where it has some */
     const char *isa;                  /* CPU level in use */
     int32_t threads;
     const char *device;               /* name of the device that computes; NULL: the CPU does */

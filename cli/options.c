@@ -19,9 +19,9 @@ const cli_option cli_engine_table[] = {
     {.name = "ubatch-size", .aliases = "ub", .kind = CLI_INT, .value = "N", GIVEN(microbatch), .min = 0,
      .max = 65536, .help = "the same; 0: 512 (default)"},
     {.name = "cache-type-k", .aliases = "ctk", .kind = CLI_CHOICE, .value = "TYPE", GIVEN(k_type),
-     .choices = CLI_KV_TYPES, .help = "type of the keys in the KV cache, default auto"},
+     .choices = CLI_KV_TYPES, .help = "type of the keys in the KV cache; default auto: q16 where attention is faster with it, else f16"},
     {.name = "cache-type-v", .aliases = "ctv", .kind = CLI_CHOICE, .value = "TYPE", GIVEN(v_type),
-     .choices = CLI_KV_TYPES, .help = "type of the values in the KV cache, default auto"},
+     .choices = CLI_KV_TYPES, .help = "type of the values in the KV cache; default auto, as for the keys"},
     {.name = "act", .kind = CLI_CHOICE, .value = "TYPE", .at = AT(act), .choices = "q8|f32",
      .help = "how activations meet quantised weights: rounded to 8 bits, which is fast, or in full (f32); q8 also lets the CPU "
              "round prompts to 16 bits where weights are F16 or BF16; default q8"},

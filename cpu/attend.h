@@ -43,9 +43,9 @@ ATTEND_INLINE void attend_prefetch_tokens(const char *tile, size_t bytes, int32_
     attend_prefetch_lines(tile + bytes * (size_t)t / HT_KV_TILE, tile + bytes * (size_t)(t + n) / HT_KV_TILE);
 }
 
-/* While tokens [t, t + n) of the tile at `here` are attended to: what is read a tile later. Into L2: prefetches into L1 hold the
- * miss buffers that the tile itself needs (AVX-512, F16 from memory, heads of 64, one Zen 4 core: 10 GB/s of KV with them, 22
- * so). A prefetch that finds all miss buffers taken is dropped, so lines of large tiles are asked for again half a tile before
+/* While tokens [t, t + n) of the tile at `here` are attended to: what is read a tile later. Into L2: prefetches into L1 hold
+ * the miss buffers that the tile itself needs (AVX-512, F16 from memory, heads of 64, one Zen 4 core: 10 GB/s of KV with
+ * them, 22 so). A prefetch that finds all miss buffers taken is dropped, so lines of large tiles are asked for again half a tile before
  * they are read (heads of 128: 18 GB/s once, 26 twice; small tiles lose by it: heads of 64 22 and 21). */
 ATTEND_INLINE void attend_prefetch(const char *here, const char *next, size_t bytes, int32_t t, int32_t n)
 {
@@ -55,8 +55,9 @@ ATTEND_INLINE void attend_prefetch(const char *here, const char *next, size_t by
     attend_prefetch_tokens(next, bytes, t, n);
 }
 
-/* Lines of the next tile, asked for one by one. A quarter of a tile before they are read they can be asked for again, by whoever
- * is so fast that some were dropped: that line is at + early while `at` is in the first quarter, at + late from then on. */
+/* Lines of the next tile, asked for one by one. A quarter of a tile before they are read they can be asked for again, by
+ * whoever is so fast that some were dropped: that line is at + early while `at` is in the first quarter, at + late from
+ * then on. */
 typedef struct attend_ahead { const char *at, *end, *quarter; ptrdiff_t early, late; } attend_ahead;
 
 /* All of `next` but the softmax's share. */

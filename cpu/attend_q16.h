@@ -1,5 +1,5 @@
-/* Attention over tiles in Q16 (core/ports/kv_q16.h): queries, and the weights of the softmax, are rounded to 16 bits too, so that
- * all sums of products are exact integers. With many query rows a KV head, attention is bound by arithmetic, and one
+/* Attention over tiles in Q16 (core/ports/kv_q16.h): queries, and the weights of the softmax, are rounded to 16 bits too, so
+ * that all sums of products are exact integers. With many query rows a KV head, attention is bound by arithmetic, and one
  * multiply-add of 16-bit integers does the products of two in F32, with nothing to convert.
  *
  *   query    d = max(max|q| / 32767, sum|q| / Q16_SUM)     r = q / d, rounded once, ties to even
@@ -8,8 +8,8 @@
  *
  * All levels give these bits (of a NaN, that it is one). sum|q| and sum w are made in 16 lanes (index mod 16), then a tree.
  * An infinity or a NaN makes its row of K or V NaN, and so all that it enters; so does a row of queries or weights whose
- * magnitudes sum up to infinity. A row of K or V whose largest element is below 2.4e-35 is zeros, and a row of queries or weights
- * whose d is below 2.9e-39, for then 1 / d overflows: V below about 1e-31 adds nothing.
+ * magnitudes sum up to infinity. A row of K or V whose largest element is below 2.4e-35 is zeros, and a row of queries or
+ * weights whose d is below 2.9e-39, for then 1 / d overflows: V below about 1e-31 adds nothing.
  */
 #ifndef HEARTH_CPU_ATTEND_Q16_H
 #define HEARTH_CPU_ATTEND_Q16_H
@@ -35,7 +35,11 @@ static inline fixed_scale q16_scale_of(float max, float sum)
 }
 
 /* A row of queries: (e) int16_t, float d. */
-static inline void q16_finish_query(void *row, int32_t e, float d) { *(float *)(void *)((int16_t *)row + e) = d; }
+static inline const int16_t *q16_query(const void *q, size_t q_bytes, int32_t i)
+{
+    return (const int16_t *)(const void *)((const char *)q + (size_t)i * q_bytes);
+}
+static inline float q16_query_scale(const int16_t *row, int32_t e) { return *(const float *)(const void *)(row + e); }
 
 /* A row of weights. */
 typedef struct q16_weights { int16_t q[HT_KV_TILE]; float d; } q16_weights;
@@ -43,18 +47,17 @@ typedef struct q16_weights { int16_t q[HT_KV_TILE]; float d; } q16_weights;
 /* The rounded row t of K or V into its tile. */
 static inline void q16_place_k(void *tile, int32_t t, int32_t e, const int16_t *q, float d)
 {
-    uint32_t pair, *to = (uint32_t *)(void *)(ht_q16_values(tile) + ht_q16_k_at(e, t, 0));
-    ht_q16_scales(tile)[t] = d;
-    for (int32_t i = 0; i < e; i += 2, to += HT_Q16_TOKENS) {
-        memcpy(&pair, q + i, sizeof(pair));
-        *to = pair;
-    }
+    float *scales = tile;
+    int16_t *values = (int16_t *)(void *)(scales + HT_KV_TILE);
+    scales[t] = d;
+    for (int32_t i = 0; i < e; i += 2) memcpy(values + ht_q16_k_at(e, t, i), q + i, 2 * sizeof(*q));
 }
 static inline void q16_place_v(void *tile, int32_t t, int32_t e, const int16_t *q, float d)
 {
-    int16_t *to = ht_q16_values(tile) + ht_q16_v_at(e, t, 0);
-    ht_q16_scales(tile)[t] = d;
-    for (int32_t i = 0; i < e; i++) to[2 * i] = q[i];
+    float *scales = tile;
+    int16_t *values = (int16_t *)(void *)(scales + HT_KV_TILE);
+    scales[t] = d;
+    for (int32_t i = 0; i < e; i++) values[ht_q16_v_at(e, t, i)] = q[i];
 }
 
 /* The entries of a level's largest_of(), sum_of() and round_row(). */
@@ -63,7 +66,7 @@ static inline void q16_place_v(void *tile, int32_t t, int32_t e, const int16_t *
     {                                                                                                                \
         fixed_scale s = q16_scale_of(largest_of(q, e), sum_of(q, e));                                                \
         round_row(q, e, s.inverse, row);                                                                             \
-        q16_finish_query(row, e, s.d);                                                                               \
+        *(float *)(void *)((int16_t *)row + e) = s.d;                                                                \
     }                                                                                                                \
     static void store_k(const float *in, void *tile, int32_t t, int64_t n)                                           \
     {                                                                                                                \

@@ -76,11 +76,11 @@ INLINE void multiply_add(__m256i sum[2], __m256i low, __m256i high, __m256i pair
 
 /* ---- scores ---------------------------------------------------------------------------------------------- */
 
-INLINE void scores_tile(const int R, float *s, const char *q, size_t q_bytes, const void *k, int32_t block, int32_t head_dim,
+INLINE void scores_tile(const int R, float *s, const void *q, size_t q_bytes, const void *k, int32_t block, int32_t head_dim,
                         attend_ahead *next)
 {
     const float *d = (const float *)k + block * HT_Q16_TOKENS;
-    const int16_t *values = (const int16_t *)(const void *)((const float *)k + HT_KV_TILE);
+    const int16_t *values = ht_q16_values(k);
     __m256i sum[2 * ROWS];
 
     values += (int64_t)block * head_dim * HT_Q16_TOKENS;
@@ -89,13 +89,12 @@ INLINE void scores_tile(const int R, float *s, const char *q, size_t q_bytes, co
         __m256i low = load_pairs(values + i * HT_Q16_TOKENS), high = load_pairs(values + i * HT_Q16_TOKENS + 16);
         attend_prefetch_next(next, 1, false);
         HT_UNROLL for (int r = 0; r < R; r++) {
-            __m256i pair = pair_at((const int16_t *)(const void *)(q + (size_t)r * q_bytes) + i);
+            __m256i pair = pair_at(q16_query(q, q_bytes, r) + i);
             multiply_add(sum + 2 * r, low, high, pair);
         }
     }
     HT_UNROLL for (int r = 0; r < R; r++) {
-        float scale;
-        memcpy(&scale, q + (size_t)r * q_bytes + (size_t)head_dim * sizeof(int16_t), sizeof(scale));
+        float scale = q16_query_scale(q16_query(q, q_bytes, r), head_dim);
         HT_UNROLL for (int x = 0; x < 2; x++) {
             __m256 scales = _mm256_mul_ps(_mm256_set1_ps(scale), _mm256_loadu_ps(d + 8 * x));
             _mm256_storeu_ps(s + r * HT_KV_TILE + 8 * x, _mm256_mul_ps(_mm256_cvtepi32_ps(sum[2 * r + x]), scales));
@@ -111,7 +110,7 @@ static void scores(float *s, const void *q, size_t q_bytes, int32_t m, const voi
     (void)row_bytes;
     for (int32_t t = begin / HT_Q16_TOKENS * HT_Q16_TOKENS; t < end; t += HT_Q16_TOKENS)
         for (int32_t i = 0; i < m; i += ROWS) {
-            const char *qi = (const char *)q + (size_t)i * q_bytes;
+            const int16_t *qi = q16_query(q, q_bytes, i);
             float *si = s + i * HT_KV_TILE + t;
             switch (m - i) {
             case 1: scores_tile(1, si, qi, q_bytes, k, t / HT_Q16_TOKENS, head_dim, &ahead); break;
@@ -167,7 +166,7 @@ static void mix(float *acc, int64_t acc_stride, const float *s, const float *car
                 size_t row_bytes, int32_t head_dim, int32_t begin, int32_t end, const ht_attend_next *next)
 {
     const float *d = v;
-    const int16_t *values = (const int16_t *)(const void *)(d + HT_KV_TILE);
+    const int16_t *values = ht_q16_values(v);
     const int32_t first = begin / 2, last = (end + 1) / 2;
     attend_ahead ahead = attend_ahead_of(v, next->v, next->v_bytes, m);
     q16_weights w[ROWS];

@@ -68,11 +68,11 @@ INLINE void add_products(__m512i *sum, __m512i a, __m512i b)
 
 /* ---- scores ---------------------------------------------------------------------------------------------- */
 
-INLINE void scores_tile(const int R, const int B, float *s, const char *q, size_t q_bytes, const void *k, int32_t block,
+INLINE void scores_tile(const int R, const int B, float *s, const void *q, size_t q_bytes, const void *k, int32_t block,
                         int32_t head_dim, attend_ahead *next)
 {
     const float *d = (const float *)k + block * HT_Q16_TOKENS;
-    const int16_t *values = (const int16_t *)(const void *)((const float *)k + HT_KV_TILE);
+    const int16_t *values = ht_q16_values(k);
     const int64_t block_values = (int64_t)head_dim * HT_Q16_TOKENS;
     __m512i sum[16];
 
@@ -83,13 +83,12 @@ INLINE void scores_tile(const int R, const int B, float *s, const char *q, size_
         HT_UNROLL for (int b = 0; b < B; b++) keys[b] = _mm512_loadu_si512(values + b * block_values + i * HT_Q16_TOKENS);
         attend_prefetch_next(next, B, R <= FEW_ROWS);
         HT_UNROLL for (int r = 0; r < R; r++) {
-            __m512i pair = pair_at((const int16_t *)(const void *)(q + (size_t)r * q_bytes) + i);
+            __m512i pair = pair_at(q16_query(q, q_bytes, r) + i);
             HT_UNROLL for (int b = 0; b < B; b++) add_products(&sum[r * B + b], keys[b], pair);
         }
     }
     HT_UNROLL for (int r = 0; r < R; r++) {
-        float scale;
-        memcpy(&scale, q + (size_t)r * q_bytes + (size_t)head_dim * sizeof(int16_t), sizeof(scale));
+        float scale = q16_query_scale(q16_query(q, q_bytes, r), head_dim);
         HT_UNROLL for (int b = 0; b < B; b++) {
             __m512 scales = _mm512_mul_ps(_mm512_set1_ps(scale), _mm512_loadu_ps(d + b * HT_Q16_TOKENS));
             _mm512_storeu_ps(s + r * HT_KV_TILE + b * HT_Q16_TOKENS,
@@ -99,7 +98,7 @@ INLINE void scores_tile(const int R, const int B, float *s, const char *q, size_
 }
 
 /* Up to eight rows against 32 tokens. */
-static void scores_rows(float *s, const char *q, size_t q_bytes, int32_t m, const void *k, int32_t block, int32_t head_dim,
+static void scores_rows(float *s, const void *q, size_t q_bytes, int32_t m, const void *k, int32_t block, int32_t head_dim,
                         attend_ahead *next)
 {
     switch (m) {
@@ -123,19 +122,19 @@ static void scores(float *s, const void *q, size_t q_bytes, int32_t m, const voi
     (void)row_bytes;
     for (int32_t t = begin / step * step; t < end; t += step)
         for (int32_t i = 0; i < m; i += 8)
-            scores_rows(s + i * HT_KV_TILE + t, (const char *)q + (size_t)i * q_bytes, q_bytes, m - i, k, t / HT_Q16_TOKENS,
+            scores_rows(s + i * HT_KV_TILE + t, q16_query(q, q_bytes, i), q_bytes, m - i, k, t / HT_Q16_TOKENS,
                         head_dim, &k_ahead);
 }
 
 /* ---- mix ------------------------------------------------------------------------------------------------- */
 
-/* s times the scales of V; 0 for what nobody sees. */
-INLINE void round_weights(q16_weights *out, const float *s, const __m512 scales[4], uint64_t seen)
+/* s times the scales of V, which are 0 for what nobody sees. */
+INLINE void round_weights(q16_weights *out, const float *s, const __m512 scales[4])
 {
     __m512 w[4], sum = _mm512_setzero_ps(), most = sum;
 
     HT_UNROLL for (int j = 0; j < 4; j++) {
-        w[j] = _mm512_maskz_mul_ps((__mmask16)(seen >> (16 * j)), _mm512_loadu_ps(s + 16 * j), scales[j]);
+        w[j] = _mm512_mul_ps(_mm512_loadu_ps(s + 16 * j), scales[j]);
         sum = _mm512_add_ps(sum, w[j]);
         most = _mm512_max_ps(most, w[j]);
     }
@@ -171,8 +170,8 @@ INLINE void mix_tile(const int R, const int N, float *acc, int64_t acc_stride, c
 }
 
 /* R rows over all of e. */
-INLINE void mix_rows(const int R, float *acc, int64_t acc_stride, const q16_weights *w, const float *carry, const int16_t *values,
-                     int32_t head_dim, int32_t begin, int32_t end, attend_ahead *next, int lines)
+INLINE void mix_rows(const int R, float *acc, int64_t acc_stride, const q16_weights *w, const float *carry,
+                     const int16_t *values, int32_t head_dim, int32_t begin, int32_t end, attend_ahead *next, int lines)
 {
     int32_t i = 0;
 
@@ -185,7 +184,7 @@ static void mix(float *acc, int64_t acc_stride, const float *s, const float *car
                 size_t row_bytes, int32_t head_dim, int32_t begin, int32_t end, const ht_attend_next *next)
 {
     const float *d = v;
-    const int16_t *values = (const int16_t *)(const void *)(d + HT_KV_TILE);
+    const int16_t *values = ht_q16_values(v);
     const uint64_t seen = (end >= 64 ? ~0ull : (1ull << end) - 1) & ~0ull << begin;
     const int32_t first = begin / 2, last = (end + 1) / 2;
     const int lines = m > MIX_ROWS ? MIX_VECTORS / 2 : MIX_VECTORS; /* spread over two passes: too many at once are dropped */
@@ -198,7 +197,7 @@ static void mix(float *acc, int64_t acc_stride, const float *s, const float *car
     for (int32_t i = 0; i < m; i += MIX_ROWS) {
         int32_t rows = m - i < MIX_ROWS ? m - i : MIX_ROWS;
         float *a = acc + i * acc_stride;
-        for (int32_t r = 0; r < rows; r++) round_weights(&w[r], s + (i + r) * HT_KV_TILE, scales, seen);
+        for (int32_t r = 0; r < rows; r++) round_weights(&w[r], s + (i + r) * HT_KV_TILE, scales);
         switch (rows) {
         case 1: mix_rows(1, a, acc_stride, w, carry + i, values, head_dim, first, last, &v_ahead, lines); break;
         case 2: mix_rows(2, a, acc_stride, w, carry + i, values, head_dim, first, last, &v_ahead, lines); break;

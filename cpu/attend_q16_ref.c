@@ -50,13 +50,12 @@ static void scores(float *s, const void *q, size_t q_bytes, int32_t m, const voi
                    int32_t begin, int32_t end, const ht_attend_next *next)
 {
     const float *d = k;
-    const int16_t *values = (const int16_t *)(const void *)(d + HT_KV_TILE);
+    const int16_t *values = ht_q16_values(k);
 
     (void)row_bytes, (void)next;
     for (int32_t i = 0; i < m; i++) {
-        const int16_t *qi = (const int16_t *)(const void *)((const char *)q + (size_t)i * q_bytes);
-        float qd;
-        memcpy(&qd, qi + head_dim, sizeof(qd));
+        const int16_t *qi = q16_query(q, q_bytes, i);
+        float qd = q16_query_scale(qi, head_dim);
         for (int32_t t = begin; t < end; t++) {
             uint32_t sum = 0; /* of what a NaN left it may overflow */
             for (int32_t e = 0; e < head_dim; e++) sum += (uint32_t)(qi[e] * values[ht_q16_k_at(head_dim, t, e)]);
@@ -69,7 +68,7 @@ static void mix(float *acc, int64_t acc_stride, const float *s, const float *car
                 size_t row_bytes, int32_t head_dim, int32_t begin, int32_t end, const ht_attend_next *next)
 {
     const float *d = v;
-    const int16_t *values = (const int16_t *)(const void *)(d + HT_KV_TILE);
+    const int16_t *values = ht_q16_values(v);
 
     (void)row_bytes, (void)next;
     for (int32_t i = 0; i < m; i++, s += HT_KV_TILE, acc += acc_stride) {

@@ -83,7 +83,8 @@ typedef struct ht_kernels {
 
     /* Attention over one KV tile (HT_KV_TILE tokens) for `m` query rows (heads that share a KV head, of one or several
      * columns), in three steps, by the cache types of K and V (F32, F16, Q8_0, Q4_0, Q16). A row's result does not depend on
-     * the other rows. Tokens [begin, end) of the tile are visible to some row; others may hold anything.
+     * the other rows while V is finite (0 times infinity is NaN). Tokens [begin, end) of the tile are visible to some row;
+     * others may hold anything.
      *
      *   scores   s[i][t] = q[i] . K[t]                 t in [begin, end); s: [m][HT_KV_TILE], the rest is left undefined
      *   softmax  s[i][t] = exp(scale s[i][t] - max')   and 0 outside of [first[i], limit[i]); max' = the running maximum,
@@ -95,9 +96,9 @@ typedef struct ht_kernels {
      * over t in 16 lanes (index mod 16) of fused multiply-adds, then a tree; mix in order of t. Q16 sums integers
      * (attend_q16.h).
      *
-     * q: row i at (char *)q + i * q_bytes; F32, or what attend_query made of it. k, v: the tile, whose
-     * rows have row_bytes. next: what is read after this tile, prefetched along the way. */
-    void (*attend_query[HT_TYPE_COUNT])(const float *q, void *row, int32_t head_dim); /* into ht_q16_row_bytes(); NULL: scores takes F32 */
+     * q: row i at (char *)q + i * q_bytes; F32, or what attend_query made of it where a type has one. k, v: the
+     * tile, whose rows have row_bytes. next: what is read after this tile, prefetched along the way. */
+    void (*attend_query[HT_TYPE_COUNT])(const float *q, void *row, int32_t head_dim); /* Q16 alone, into ht_q16_row_bytes() */
     void (*attend_scores[HT_TYPE_COUNT])(float *s, const void *q, size_t q_bytes, int32_t m, const void *k,
                                          size_t row_bytes, int32_t head_dim, int32_t begin, int32_t end,
                                          const ht_attend_next *next);

@@ -19,7 +19,8 @@ static size_t row_bytes(ht_type type, int32_t head_dim)
 static int refuse(ht_type type, int32_t head_dim, ht_error *err)
 {
     if (type == HT_Q16)
-        return ht_fail(err, -EINVAL, "KV cache type Q16 needs heads of a multiple of %d elements, at most %d; this model's have %d",
+        return ht_fail(err, -EINVAL,
+                       "KV cache type Q16 needs heads of a multiple of %d elements, at most %d; this model's have %d",
                        HT_Q16_MULTIPLE, HT_Q16_MOST_DIM, head_dim);
     return ht_fail(err, -EINVAL, "KV cache type %s needs heads of a multiple of %d elements, this model's have %d",
                    ht_kv_type_name(type), ht_type_get(type)->block_len, head_dim);
@@ -49,7 +50,7 @@ int ht_kv_layout_init(ht_kv_layout *out, const ht_shape *shape, ht_type k_type, 
 static void read_q16(const void *tile, bool value, int32_t e, int32_t t, float *out)
 {
     const float *d = tile;
-    const int16_t *q = (const int16_t *)(const void *)(d + HT_KV_TILE);
+    const int16_t *q = ht_q16_values(tile);
     for (int32_t i = 0; i < e; i++) out[i] = d[t] * (float)q[value ? ht_q16_v_at(e, t, i) : ht_q16_k_at(e, t, i)];
 }
 

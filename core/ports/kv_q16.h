@@ -24,9 +24,11 @@ enum {
 
 static inline size_t ht_q16_row_bytes(int32_t e) { return (size_t)e * sizeof(int16_t) + sizeof(float); }
 
-/* The scales, and the integers, of a tile. */
-static inline float *ht_q16_scales(void *tile) { return tile; }
-static inline int16_t *ht_q16_values(void *tile) { return (int16_t *)(void *)((float *)tile + HT_KV_TILE); }
+/* The integers of a tile, behind its scales. */
+static inline const int16_t *ht_q16_values(const void *tile)
+{
+    return (const int16_t *)(const void *)((const float *)tile + HT_KV_TILE);
+}
 
 /* Where element i of token t is among the integers of a tile of K, and of V. */
 static inline int64_t ht_q16_k_at(int32_t e, int32_t t, int32_t i)

@@ -207,8 +207,8 @@ Test(usage, kernels_are_measured_up_to_a_level)
 Test(usage, levels_that_are_named_outdo_the_environment)
 {
     static const char *const cap[] = {"HEARTH_ISA=ref", NULL};
-    static const char *const arguments[] = {"bench", "--kernels", "--levels", "avx2,avx512", "--types", "q4_0", "--columns", "1",
-                                            "--thread-counts", "1", "--rows", "16", "--cols", "256", "-r", "1", NULL};
+    static const char *const arguments[] = {"bench", "--kernels", "--levels", "avx2,avx512", "--types", "q4_0",
+                                            "--columns", "1", "--thread-counts", "1", "--rows", "16", "--cols", "256", "-r", "1", NULL};
     spawned s = test_hearth_full(arguments, NULL, cap);
     cr_assert(s.code == 0 && !strstr(s.out, " ref "), "%s", s.err);
     spawned_free(&s);

@@ -112,6 +112,8 @@ Test(public, a_file_read_and_a_file_mapped_give_the_same_bits)
 /* Opens a model of such heads and says what K and V are kept as, "Q16 F16"; or gives the error. */
 static const char *kv_types(int32_t heads, int32_t kv_heads, int32_t head_dim, hearth_options options)
 {
+    const ht_synth_options shape = {.n_layers = 2, .n_embd = 64, .n_ff = 64, .n_heads = heads, .n_kv_heads = kv_heads,
+                                    .head_dim = head_dim, .n_vocab = 300, .type = "f16", .quiet = true};
     static char out[sizeof(hearth_error)];
     char folder[TEST_PATH_MAX], path[TEST_PATH_MAX + 16];
     hearth_engine *engine = NULL;
@@ -121,15 +123,14 @@ static const char *kv_types(int32_t heads, int32_t kv_heads, int32_t head_dim, h
 
     test_temp_dir(folder);
     snprintf(path, sizeof path, "%s/m.gguf", folder);
-    cr_assert_eq(ht_synth(path, &(ht_synth_options){.n_layers = 1, .n_embd = 64, .n_ff = 64, .n_heads = heads, .type = "f16",
-                                                    .n_kv_heads = kv_heads, .head_dim = head_dim, .n_vocab = 300, .quiet = true},
-                          &err), 0, "%s", err.text);
+    cr_assert_eq(ht_synth(path, &shape, &err), 0, "%s", err.text);
     options.model = path, options.context = 32, options.quiet = true, options.vram = options.device ? 8 << 20 : 0;
     if (hearth_engine_open(&engine, &options, &error) < 0) {
         snprintf(out, sizeof out, "%s", error.text);
     } else {
         hearth_engine_info(engine, &info);
         snprintf(out, sizeof out, "%s %s", info.k_type, info.v_type);
+        if (options.gpu_layers) snprintf(out + strlen(out), 32, ", %d", (int)info.kv_token_bytes);
         hearth_engine_close(&engine);
     }
     test_temp_remove(folder);
@@ -138,7 +139,8 @@ static const char *kv_types(int32_t heads, int32_t kv_heads, int32_t head_dim, h
 
 Test(public, many_heads_to_a_kv_head_get_a_cache_of_integers)
 {
-    const hearth_options none = {0}, emu = {.device = "emu"}, some = {.device = "emu", .gpu_layers = 1};
+    const hearth_options none = {0}, emu = {.device = "emu"}, one = {.device = "emu", .gpu_layers = 1},
+                         two = {.device = "emu", .gpu_layers = 2};
 
     cr_expect_str_eq(kv_types(6, 2, 64, none), "Q16 Q16");
     cr_expect_str_eq(kv_types(6, 2, 64, (hearth_options){.k_type = "auto", .v_type = "auto"}), "Q16 Q16");
@@ -148,7 +150,8 @@ Test(public, many_heads_to_a_kv_head_get_a_cache_of_integers)
     cr_expect_str_eq(kv_types(4, 2, 64, (hearth_options){.k_type = "q16", .v_type = "q16"}), "Q16 Q16");
     cr_expect_str_eq(kv_types(8, 2, 40, none), "F16 F16");
     cr_expect_str_eq(kv_types(6, 2, 64, emu), "F16 F16");
-    cr_expect_str_eq(kv_types(6, 2, 64, some), "F16 F16");
+    cr_expect_str_eq(kv_types(6, 2, 64, two), "F16 F16, 1024");
+    cr_expect_str_eq(kv_types(6, 2, 64, one), "Q16 Q16, 1040"); /* a layer of either: 4 rows of 64 elements, in Q16 with 4 scales */
 }
 
 Test(public, a_cache_type_that_cannot_be_is_named)
