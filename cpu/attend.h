@@ -45,8 +45,8 @@ ATTEND_INLINE void attend_prefetch_tokens(const char *tile, size_t bytes, int32_
 
 /* While tokens [t, t + n) of the tile at `here` are attended to: what is read a tile later. Into L2: prefetches into L1 hold
  * the miss buffers that the tile itself needs (AVX-512, F16 from memory, heads of 64, one Zen 4 core: 10 GB/s of KV with
- * them, 22 so). A prefetch that finds all miss buffers taken is dropped, so lines of large tiles are asked for again half a tile before
- * they are read (heads of 128: 18 GB/s once, 26 twice; small tiles lose by it: heads of 64 22 and 21). */
+ * them, 22 so). A prefetch that finds all miss buffers taken is dropped, so lines of large tiles are asked for again half
+ * a tile before they are read (heads of 128: 18 GB/s once, 26 twice; small tiles lose by it: heads of 64 22 and 21). */
 ATTEND_INLINE void attend_prefetch(const char *here, const char *next, size_t bytes, int32_t t, int32_t n)
 {
     const int32_t half = HT_KV_TILE / 2;

@@ -68,19 +68,21 @@ static inline void q16_place_v(void *tile, int32_t t, int32_t e, const int16_t *
         round_row(q, e, s.inverse, row);                                                                             \
         *(float *)(void *)((int16_t *)row + e) = s.d;                                                                \
     }                                                                                                                \
+    static float round_stored(const float *in, int32_t n, int16_t *q)                                                \
+    {                                                                                                                \
+        fixed_scale s = fixed_scale_of(largest_of(in, n));                                                           \
+        round_row(in, n, s.inverse, q);                                                                              \
+        return s.d;                                                                                                  \
+    }                                                                                                                \
     static void store_k(const float *in, void *tile, int32_t t, int64_t n)                                           \
     {                                                                                                                \
         int16_t q[HT_Q16_MOST_DIM];                                                                                  \
-        fixed_scale s = fixed_scale_of(largest_of(in, (int32_t)n));                                                  \
-        round_row(in, (int32_t)n, s.inverse, q);                                                                     \
-        q16_place_k(tile, t, (int32_t)n, q, s.d);                                                                    \
+        q16_place_k(tile, t, (int32_t)n, q, round_stored(in, (int32_t)n, q));                                        \
     }                                                                                                                \
     static void store_v(const float *in, void *tile, int32_t t, int64_t n)                                           \
     {                                                                                                                \
         int16_t q[HT_Q16_MOST_DIM];                                                                                  \
-        fixed_scale s = fixed_scale_of(largest_of(in, (int32_t)n));                                                  \
-        round_row(in, (int32_t)n, s.inverse, q);                                                                     \
-        q16_place_v(tile, t, (int32_t)n, q, s.d);                                                                    \
+        q16_place_v(tile, t, (int32_t)n, q, round_stored(in, (int32_t)n, q));                                        \
     }
 
 #define Q16_FILL(k)                                                                                                  \

@@ -1,7 +1,7 @@
 /* Attention over a KV tile in Q16 at the level AVX512; the same bits as attend_q16_ref.c.
  *
- * scores: R query rows against B blocks of sixteen tokens, a token a lane; mix: R rows by N vectors of V, an element a lane.
- * R * B and R * N are at most 16 sums.
+ * scores: R query rows against two blocks of sixteen tokens, a token a lane; mix: R rows by N vectors of V, an element a lane.
+ * There are registers for 16 sums.
  */
 #include "cpu/attend.h"
 #include "cpu/attend_q16.h"
@@ -11,6 +11,8 @@
 
 enum {
     FEW_ROWS = 4, /* up to here memory is what is waited for */
+    SCORES_ROWS = 8,
+    BLOCKS = 2,
     MIX_ROWS = 4,
     MIX_VECTORS = 4,
 };
@@ -68,60 +70,61 @@ INLINE void add_products(__m512i *sum, __m512i a, __m512i b)
 
 /* ---- scores ---------------------------------------------------------------------------------------------- */
 
-INLINE void scores_tile(const int R, const int B, float *s, const void *q, size_t q_bytes, const void *k, int32_t block,
-                        int32_t head_dim, attend_ahead *next)
+INLINE void scores_tile(const int R, float *s, const void *q, size_t q_bytes, const void *k, int32_t block, int32_t head_dim,
+                        attend_ahead *next)
 {
     const float *d = (const float *)k + block * HT_Q16_TOKENS;
     const int16_t *values = ht_q16_values(k);
     const int64_t block_values = (int64_t)head_dim * HT_Q16_TOKENS;
-    __m512i sum[16];
+    __m512i sum[SCORES_ROWS * BLOCKS];
 
     values += block * block_values;
-    HT_UNROLL for (int x = 0; x < R * B; x++) sum[x] = _mm512_setzero_si512();
+    HT_UNROLL for (int x = 0; x < R * BLOCKS; x++) sum[x] = _mm512_setzero_si512();
     for (int32_t i = 0; i < head_dim; i += 2) {
-        __m512i keys[4];
-        HT_UNROLL for (int b = 0; b < B; b++) keys[b] = _mm512_loadu_si512(values + b * block_values + i * HT_Q16_TOKENS);
-        attend_prefetch_next(next, B, R <= FEW_ROWS);
+        __m512i keys[BLOCKS];
+        HT_UNROLL for (int b = 0; b < BLOCKS; b++)
+            keys[b] = _mm512_loadu_si512(values + b * block_values + i * HT_Q16_TOKENS);
+        attend_prefetch_next(next, BLOCKS, R <= FEW_ROWS);
         HT_UNROLL for (int r = 0; r < R; r++) {
             __m512i pair = pair_at(q16_query(q, q_bytes, r) + i);
-            HT_UNROLL for (int b = 0; b < B; b++) add_products(&sum[r * B + b], keys[b], pair);
+            HT_UNROLL for (int b = 0; b < BLOCKS; b++) add_products(&sum[r * BLOCKS + b], keys[b], pair);
         }
     }
     HT_UNROLL for (int r = 0; r < R; r++) {
         float scale = q16_query_scale(q16_query(q, q_bytes, r), head_dim);
-        HT_UNROLL for (int b = 0; b < B; b++) {
+        HT_UNROLL for (int b = 0; b < BLOCKS; b++) {
             __m512 scales = _mm512_mul_ps(_mm512_set1_ps(scale), _mm512_loadu_ps(d + b * HT_Q16_TOKENS));
             _mm512_storeu_ps(s + r * HT_KV_TILE + b * HT_Q16_TOKENS,
-                             _mm512_mul_ps(_mm512_cvtepi32_ps(sum[r * B + b]), scales));
+                             _mm512_mul_ps(_mm512_cvtepi32_ps(sum[r * BLOCKS + b]), scales));
         }
     }
 }
 
-/* Up to eight rows against 32 tokens. */
+/* Up to SCORES_ROWS rows. */
 static void scores_rows(float *s, const void *q, size_t q_bytes, int32_t m, const void *k, int32_t block, int32_t head_dim,
                         attend_ahead *next)
 {
     switch (m) {
-    case 1: scores_tile(1, 2, s, q, q_bytes, k, block, head_dim, next); break;
-    case 2: scores_tile(2, 2, s, q, q_bytes, k, block, head_dim, next); break;
-    case 3: scores_tile(3, 2, s, q, q_bytes, k, block, head_dim, next); break;
-    case 4: scores_tile(4, 2, s, q, q_bytes, k, block, head_dim, next); break;
-    case 5: scores_tile(5, 2, s, q, q_bytes, k, block, head_dim, next); break;
-    case 6: scores_tile(6, 2, s, q, q_bytes, k, block, head_dim, next); break;
-    case 7: scores_tile(7, 2, s, q, q_bytes, k, block, head_dim, next); break;
-    default: scores_tile(8, 2, s, q, q_bytes, k, block, head_dim, next); break;
+    case 1: scores_tile(1, s, q, q_bytes, k, block, head_dim, next); break;
+    case 2: scores_tile(2, s, q, q_bytes, k, block, head_dim, next); break;
+    case 3: scores_tile(3, s, q, q_bytes, k, block, head_dim, next); break;
+    case 4: scores_tile(4, s, q, q_bytes, k, block, head_dim, next); break;
+    case 5: scores_tile(5, s, q, q_bytes, k, block, head_dim, next); break;
+    case 6: scores_tile(6, s, q, q_bytes, k, block, head_dim, next); break;
+    case 7: scores_tile(7, s, q, q_bytes, k, block, head_dim, next); break;
+    default: scores_tile(8, s, q, q_bytes, k, block, head_dim, next); break;
     }
 }
 
 static void scores(float *s, const void *q, size_t q_bytes, int32_t m, const void *k, size_t row_bytes, int32_t head_dim,
                    int32_t begin, int32_t end, const ht_attend_next *next)
 {
-    const int32_t step = 2 * HT_Q16_TOKENS;
+    const int32_t step = BLOCKS * HT_Q16_TOKENS;
     attend_ahead k_ahead = attend_ahead_of(k, next->k, next->k_bytes, m);
 
     (void)row_bytes;
     for (int32_t t = begin / step * step; t < end; t += step)
-        for (int32_t i = 0; i < m; i += 8)
+        for (int32_t i = 0; i < m; i += SCORES_ROWS)
             scores_rows(s + i * HT_KV_TILE + t, q16_query(q, q_bytes, i), q_bytes, m - i, k, t / HT_Q16_TOKENS,
                         head_dim, &k_ahead);
 }
