@@ -1,8 +1,7 @@
 /* Attention over a KV tile in Q16: the scalar reference. */
 #include "core/base/math.h"
 #include "cpu/attend_q16.h"
-
-#define LANES 16
+#include "cpu/lanes.h"
 
 /* As integers, since the larger bits of an infinity or a NaN shall win. */
 static float largest_of(const float *v, int32_t n)
@@ -19,18 +18,11 @@ static float largest_of(const float *v, int32_t n)
     return max;
 }
 
-static float tree_sum(float lane[LANES])
-{
-    for (int half = LANES / 2; half; half /= 2)
-        for (int j = 0; j < half; j++) lane[j] += lane[j + half];
-    return lane[0];
-}
-
 static float sum_of(const float *v, int32_t n)
 {
-    float lane[LANES] = {0};
-    for (int32_t i = 0; i < n; i++) lane[i % LANES] += fabsf(v[i]);
-    return tree_sum(lane);
+    float lane[HT_LANES] = {0};
+    for (int32_t i = 0; i < n; i++) lane[i % HT_LANES] += fabsf(v[i]);
+    return ht_tree_sum(lane);
 }
 
 static void round_row(const float *v, int32_t n, float inverse, int16_t *out)

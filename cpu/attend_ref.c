@@ -4,19 +4,12 @@
 #include "core/base/math.h"
 #include "core/ports/store.h"
 #include "cpu/kernels.h"
+#include "cpu/lanes.h"
 
 #include <math.h>
 #include <string.h>
 
-#define LANES 16
 #define MAX_PIECE 256 /* elements of a row that are expanded at once; a multiple of every block length */
-
-static float tree_sum(float lane[LANES])
-{
-    for (int half = LANES / 2; half; half /= 2)
-        for (int j = 0; j < half; j++) lane[j] += lane[j + half];
-    return lane[0];
-}
 
 static void scores_ref(ht_type type, float *s, const float *q, int64_t q_stride, int32_t m, const void *k,
                        size_t k_row_bytes, int32_t head_dim, int32_t begin, int32_t end)
@@ -27,14 +20,14 @@ static void scores_ref(ht_type type, float *s, const float *q, int64_t q_stride,
     for (int32_t i = 0; i < m; i++)
         for (int32_t t = begin; t < end; t++) {
             const char *kt = (const char *)k + (size_t)t * k_row_bytes;
-            float lane[LANES] = {0};
+            float lane[HT_LANES] = {0};
             for (int32_t e = 0; e < head_dim; e += MAX_PIECE) {
                 int32_t n = head_dim - e < MAX_PIECE ? head_dim - e : MAX_PIECE;
                 info->dequantize(kt + ht_row_bytes(info, e), row, n);
                 for (int32_t j = 0; j < n; j++)
-                    lane[j % LANES] = ht_fmaf(q[i * q_stride + e + j], row[j], lane[j % LANES]);
+                    lane[j % HT_LANES] = ht_fmaf(q[i * q_stride + e + j], row[j], lane[j % HT_LANES]);
             }
-            s[i * HT_KV_TILE + t] = tree_sum(lane);
+            s[i * HT_KV_TILE + t] = ht_tree_sum(lane);
         }
 }
 
@@ -43,7 +36,7 @@ static void softmax_ref(float *s, int32_t m, float scale, const int32_t *first, 
 {
     (void)next;
     for (int32_t i = 0; i < m; i++, s += HT_KV_TILE) {
-        float lane[LANES] = {0}, top = max[i];
+        float lane[HT_LANES] = {0}, top = max[i];
 
         for (int32_t t = first[i]; t < limit[i]; t++) {
             s[t] *= scale;
@@ -51,12 +44,12 @@ static void softmax_ref(float *s, int32_t m, float scale, const int32_t *first, 
         }
         for (int32_t t = 0; t < HT_KV_TILE; t++) {
             s[t] = t >= first[i] && t < limit[i] ? ht_expf(s[t] - top) : 0.0f;
-            lane[t % LANES] += s[t];
+            lane[t % HT_LANES] += s[t];
         }
         carry[i] = 1.0f;
         if (first[i] >= limit[i]) continue; /* also keeps -inf - -inf away */
         carry[i] = ht_expf(max[i] - top);
-        sum[i] = ht_fmaf(sum[i], carry[i], tree_sum(lane));
+        sum[i] = ht_fmaf(sum[i], carry[i], ht_tree_sum(lane));
         max[i] = top;
     }
 }

@@ -3,40 +3,31 @@
  */
 #include "core/base/math.h"
 #include "cpu/kernels.h"
+#include "cpu/lanes.h"
 
 #include <math.h>
 #include <string.h>
 
-#define LANES 16
-
-/* The fixed tree that ends every sum: lane j + lane j + 8, then + 4, + 2, + 1. */
-static float tree_sum(float lane[LANES])
-{
-    for (int half = LANES / 2; half; half /= 2)
-        for (int j = 0; j < half; j++) lane[j] += lane[j + half];
-    return lane[0];
-}
-
 static void rms_norm_ref(float *y, const float *x, const float *gain, float eps, int64_t n)
 {
-    float lane[LANES] = {0};
+    float lane[HT_LANES] = {0};
 
-    for (int64_t i = 0; i < n; i++) lane[i % LANES] = ht_fmaf(x[i], x[i], lane[i % LANES]);
-    float scale = 1.0f / sqrtf(tree_sum(lane) / (float)n + eps);
+    for (int64_t i = 0; i < n; i++) lane[i % HT_LANES] = ht_fmaf(x[i], x[i], lane[i % HT_LANES]);
+    float scale = 1.0f / sqrtf(ht_tree_sum(lane) / (float)n + eps);
     for (int64_t i = 0; i < n; i++) y[i] = gain ? x[i] * scale * gain[i] : x[i] * scale;
 }
 
 static void layer_norm_ref(float *y, const float *x, const float *gain, const float *bias, float eps, int64_t n)
 {
-    float lane[LANES] = {0}, lane2[LANES] = {0};
+    float lane[HT_LANES] = {0}, lane2[HT_LANES] = {0};
 
-    for (int64_t i = 0; i < n; i++) lane[i % LANES] += x[i];
-    float mean = tree_sum(lane) / (float)n;
+    for (int64_t i = 0; i < n; i++) lane[i % HT_LANES] += x[i];
+    float mean = ht_tree_sum(lane) / (float)n;
     for (int64_t i = 0; i < n; i++) {
         float v = x[i] - mean;
-        lane2[i % LANES] = ht_fmaf(v, v, lane2[i % LANES]);
+        lane2[i % HT_LANES] = ht_fmaf(v, v, lane2[i % HT_LANES]);
     }
-    float scale = 1.0f / sqrtf(tree_sum(lane2) / (float)n + eps);
+    float scale = 1.0f / sqrtf(ht_tree_sum(lane2) / (float)n + eps);
     for (int64_t i = 0; i < n; i++) {
         float v = (x[i] - mean) * scale;
         if (gain) v *= gain[i];
