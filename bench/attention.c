@@ -62,9 +62,8 @@ static void fill(const world *w, cache *c)
         for (int32_t g = 0; g < c->kv.n_kv_heads; g++)
             for (int32_t t = 0; t < HT_KV_TILE; t++) {
                 char *page = c->page[p];
-                size_t rows = (size_t)g * HT_KV_TILE;
-                k.kv_store[c->type][0](row, page + rows * c->kv.k_row_bytes, t, e);
-                k.kv_store[c->type][1](row, page + c->kv.v_offset + rows * c->kv.v_row_bytes, t, e);
+                k.kv_store[c->type][0](row, page + ht_kv_tile_at(&c->kv, false, g), t, e);
+                k.kv_store[c->type][1](row, page + ht_kv_tile_at(&c->kv, true, g), t, e);
             }
     ht_free(row);
 }

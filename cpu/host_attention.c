@@ -68,8 +68,7 @@ static tile_data tile_of(const ht_host *h, const ht_attention_args *a, const int
 {
     const ht_kv_layout *kv = &h->base.limits.kv;
     const char *page = a->page[pages[tile]];
-    return (tile_data){page + (size_t)g * HT_KV_TILE * kv->k_row_bytes,
-                       page + kv->v_offset + (size_t)g * HT_KV_TILE * kv->v_row_bytes};
+    return (tile_data){page + ht_kv_tile_at(kv, false, g), page + ht_kv_tile_at(kv, true, g)};
 }
 
 /* The query rows as the scores of this type of K take them. */

@@ -88,10 +88,9 @@ static void append_range(void *context, int64_t begin, int64_t end, int thread)
         const float *v = j->a->v + c * n_kv * e;
         turn_heads(j, j->a->q + c * shape->n_heads * e, shape->n_heads, j->a->q_norm, angles);
         turn_heads(j, k, shape->n_kv_heads, j->a->k_norm, angles);
-        for (int64_t g = 0; g < n_kv; g++) {
-            size_t rows = (size_t)(g * HT_KV_TILE);
-            h->kernels.kv_store[kv->k_type][0](k + g * e, page + rows * kv->k_row_bytes, t, e);
-            h->kernels.kv_store[kv->v_type][1](v + g * e, page + kv->v_offset + rows * kv->v_row_bytes, t, e);
+        for (int32_t g = 0; g < n_kv; g++) {
+            h->kernels.kv_store[kv->k_type][0](k + g * e, page + ht_kv_tile_at(kv, false, g), t, e);
+            h->kernels.kv_store[kv->v_type][1](v + g * e, page + ht_kv_tile_at(kv, true, g), t, e);
         }
     }
 }

@@ -57,9 +57,8 @@ static void read_q16(const void *tile, bool value, int32_t e, int32_t t, float *
 void ht_kv_read_row(const ht_kv_layout *kv, const void *page, bool value, int32_t g, int32_t t, float *out)
 {
     ht_type type = value ? kv->v_type : kv->k_type;
-    size_t bytes = value ? kv->v_row_bytes : kv->k_row_bytes;
-    const char *tile = (const char *)page + (value ? kv->v_offset : 0) + (size_t)g * HT_KV_TILE * bytes;
+    const char *tile = (const char *)page + ht_kv_tile_at(kv, value, g);
 
     if (type == HT_Q16) read_q16(tile, value, kv->head_dim, t, out);
-    else ht_type_get(type)->dequantize(tile + (size_t)t * bytes, out, kv->head_dim);
+    else ht_type_get(type)->dequantize(tile + (size_t)t * row_bytes(type, kv->head_dim), out, kv->head_dim);
 }

@@ -96,6 +96,13 @@ typedef struct ht_kv_layout {
     size_t page_bytes;
 } ht_kv_layout;
 
+/* Where the tile of K, or of V, of head g begins in a page. */
+static inline size_t ht_kv_tile_at(const ht_kv_layout *kv, bool value, int32_t g)
+{
+    size_t rows = (size_t)g * HT_KV_TILE;
+    return value ? kv->v_offset + rows * kv->v_row_bytes : rows * kv->k_row_bytes;
+}
+
 /* The page layout for a model's shape and cache types. -EINVAL when head_dim does not fit a type (ht_kv_type_fits). */
 int ht_kv_layout_init(ht_kv_layout *out, const ht_shape *shape, ht_type k_type, ht_type v_type, ht_error *err);
 bool ht_kv_type_fits(ht_type type, int32_t head_dim);
