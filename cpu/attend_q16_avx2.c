@@ -13,27 +13,19 @@ enum { ROWS = 4 };
 
 /* ---- rows ------------------------------------------------------------------------------------------------ */
 
-INLINE __m256i magnitude_bits(const float *v)
-{
-    return _mm256_and_si256(_mm256_loadu_si256((const __m256i *)(const void *)v), _mm256_set1_epi32(INT32_MAX));
-}
+static float largest_of(const float *v, int32_t n) { return ht_largest_256(v, n); }
 
-/* As integers, since the larger bits of an infinity or a NaN shall win. */
-static float largest_of(const float *v, int32_t n)
+INLINE __m256 magnitudes(const float *v)
 {
-    __m256i most = _mm256_setzero_si256();
-    for (int32_t i = 0; i < n; i += 8) most = _mm256_max_epi32(most, magnitude_bits(v + i));
-    __m128i m = _mm_max_epi32(_mm256_castsi256_si128(most), _mm256_extracti128_si256(most, 1));
-    m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0x4e));
-    return _mm_cvtss_f32(_mm_castsi128_ps(_mm_max_epi32(m, _mm_shuffle_epi32(m, 0xb1))));
+    return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), _mm256_loadu_ps(v));
 }
 
 static float sum_of(const float *v, int32_t n)
 {
     __m256 low = _mm256_setzero_ps(), high = low;
     for (int32_t i = 0; i < n; i += 16) {
-        low = _mm256_add_ps(low, _mm256_castsi256_ps(magnitude_bits(v + i)));
-        high = _mm256_add_ps(high, _mm256_castsi256_ps(magnitude_bits(v + i + 8)));
+        low = _mm256_add_ps(low, magnitudes(v + i));
+        high = _mm256_add_ps(high, magnitudes(v + i + 8));
     }
     return ht_tree_sum_256(low, high);
 }

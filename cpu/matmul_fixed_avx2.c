@@ -2,6 +2,7 @@
  * matmul_fixed_avx512.c: two tiles of 8 rows, four columns at a time. */
 #include "core/model/tiles.h"
 #include "cpu/matmul_fixed.h"
+#include "cpu/simd_avx2.h"
 #include "cpu/tile_avx2.h"
 
 enum {
@@ -31,18 +32,6 @@ TILE_INLINE __m256i rounded_pairs(__m256 low, __m256 high, __m256 inverse)
 
 /* ---- columns ------------------------------------------------------------------------------------------------- */
 
-TILE_INLINE float largest(const float *x)
-{
-    /* as integers, since the larger bits of an infinity or NaN shall win */
-    __m256i m = _mm256_setzero_si256();
-    TILE_UNROLL for (int i = 0; i < FIXED_GROUP; i += 8)
-        m = _mm256_max_epi32(m, _mm256_and_si256(_mm256_castps_si256(_mm256_loadu_ps(x + i)), _mm256_set1_epi32(INT32_MAX)));
-    __m128i s = _mm_max_epi32(_mm256_castsi256_si128(m), _mm256_extracti128_si256(m, 1));
-    s = _mm_max_epi32(s, _mm_unpackhi_epi64(s, s));
-    s = _mm_max_epi32(s, _mm_shuffle_epi32(s, 1));
-    return _mm_cvtss_f32(_mm_castsi128_ps(s));
-}
-
 static void pack_column(char *tile, int64_t slot, const float *x, int64_t cols)
 {
     for (int64_t k = 0; k < cols; k += FIXED_GROUP, tile += fixed_group_bytes(COLUMNS)) {
@@ -50,7 +39,7 @@ static void pack_column(char *tile, int64_t slot, const float *x, int64_t cols)
         const float *from = x + k;
         if (cols - k < FIXED_GROUP)
             from = memcpy(last, from, (size_t)(cols - k) * sizeof(float));
-        fixed_scale s = fixed_scale_of(largest(from));
+        fixed_scale s = fixed_scale_of(ht_largest_256(from, FIXED_GROUP));
         for (int i = 0; i < FIXED_DWORDS; i += 8) {
             __m256 low = _mm256_loadu_ps(from + i), high = _mm256_loadu_ps(from + FIXED_DWORDS + i);
             __m256i q = rounded_pairs(low, high, _mm256_set1_ps(s.inverse));

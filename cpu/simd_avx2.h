@@ -22,6 +22,19 @@ static inline __m256i ht_mask_256(int64_t n)
     return _mm256_loadu_si256((const __m256i *)(const void *)(lanes + 8 - n));
 }
 
+/* The largest magnitude of n values, a multiple of 8. As integers, since the larger bits of an infinity or a NaN shall win. */
+static inline float ht_largest_256(const float *v, int64_t n)
+{
+    __m256i most = _mm256_setzero_si256();
+    for (int64_t i = 0; i < n; i += 8) {
+        __m256i bits = _mm256_loadu_si256((const __m256i *)(const void *)(v + i));
+        most = _mm256_max_epi32(most, _mm256_and_si256(bits, _mm256_set1_epi32(INT32_MAX)));
+    }
+    __m128i m = _mm_max_epi32(_mm256_castsi256_si128(most), _mm256_extracti128_si256(most, 1));
+    m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0x4e));
+    return _mm_cvtss_f32(_mm_castsi128_ps(_mm_max_epi32(m, _mm_shuffle_epi32(m, 0xb1))));
+}
+
 /* Lanes j + (j + 8), then + 4, + 2, + 1. */
 static inline float ht_tree_sum_256(__m256 low, __m256 high)
 {
